@@ -1,0 +1,65 @@
+# Each target does its own set-up: a virtual environment in .venv with everything pinned in
+# constraints.txt. `make gpu` is the exception, for a machine that has PyTorch and no network.
+#
+# PYTHON=python3.12 make test   chooses the interpreter when .venv is made
+
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/.ready
+PIP := $(PY) -m pip --quiet --disable-pip-version-check
+NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
+CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+
+.PHONY: demo test lint bench gpu format clean
+
+demo: $(READY)
+	.venv/bin/codeact demo
+
+test: $(READY)
+	$(PY) -m pytest
+
+lint: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/clang-format --dry-run -Werror $(CPP)
+	.venv/bin/mypy
+
+bench: $(READY)
+	$(PY) benchmarks/bench_ifd.py
+
+format: $(READY)
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/clang-format -i $(CPP)
+
+# torch first and by its pin alone, so that the CPU build is taken where pip is shown one.
+$(READY): pyproject.toml constraints.txt $(NATIVE)
+	@echo "setting up .venv; the first time this takes a few minutes" >&2
+	test -x $(PY) || $(PYTHON) -m venv .venv || $(MAKE) --no-print-directory venv-without-ensurepip
+	$(PIP) install "$$(grep -m1 '^torch==' constraints.txt)"
+	$(PIP) install -c constraints.txt -e '.[dev,train,demo]'
+	touch $(READY)
+
+# Debian ships venv without the pip that goes into it.
+.PHONY: venv-without-ensurepip
+venv-without-ensurepip:
+	$(PYTHON) -m venv --clear --without-pip .venv
+	$(PYTHON) -m pip --quiet --python $(PY) install pip
+
+# On the machine's own Python, offline, in under 9 minutes. Each step has its share of them.
+GPU_TESTS = $(shell grep -rlE --include='test_*.py' 'mark\.gpu' tests)
+gpu: export PYTHONPATH := $(CURDIR)
+gpu:
+	timeout 120 $(PYTHON) setup.py --quiet build_ext --inplace
+	timeout 150 $(PYTHON) -m pytest -q -m gpu $(GPU_TESTS)
+	@if command -v compute-sanitizer >/dev/null; then \
+	  timeout 100 compute-sanitizer --error-exitcode 1 \
+	    $(PYTHON) -m pytest -q -m 'gpu and not slow' tests/ops; \
+	else echo "compute-sanitizer is not installed: memory not checked" >&2; fi
+	timeout 150 sh -ec 'for bench in benchmarks/bench_*.py; do $(PYTHON) "$$bench"; done'
+
+# Without the module the environment is not ready either.
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(READY)
+	rm -f codeact/_C*.so
+	find codeact kernels tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

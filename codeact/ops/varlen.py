@@ -1,0 +1,128 @@
+"""One flat stream of tokens: the batch every pass of a model over data takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+IGNORE_INDEX = -100
+"""The label of a position that carries no loss (PyTorch's and transformers' value)."""
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Several sequences laid end to end, nothing padded, none seeing another.
+
+    ``rows`` and ``targets`` say where a loss stands: hidden state ``rows[i]`` predicts token
+    ``targets[i]``. They are fixed on the CPU when the batch is built, so that no pass over it
+    has to wait for the device.
+
+    Attributes:
+        input_ids: (num_tokens,) int64.
+        position_ids: (num_tokens,) int64, restarting at 0 in each sequence.
+        cu_seqlens: (num_seqs + 1,) int32, running sum of the lengths from 0.
+        max_seqlen: longest sequence.
+        rows: (num_rows,) int64, positions whose next token carries a loss.
+        targets: (num_rows,) int64, that next token.
+        cu_rows: (num_seqs + 1,) int64 on the CPU; the rows of sequence k are
+            ``rows[cu_rows[k]:cu_rows[k + 1]]``.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    cu_seqlens: Tensor
+    max_seqlen: int
+    rows: Tensor
+    targets: Tensor
+    cu_rows: NDArray[np.int64]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in the stream."""
+        return self.input_ids.numel()
+
+    @property
+    def num_seqs(self) -> int:
+        """Sequences in the stream."""
+        return self.cu_seqlens.numel() - 1
+
+    @property
+    def labels(self) -> Tensor:
+        """(num_tokens,) int64: ``input_ids`` where a loss stands, ``IGNORE_INDEX`` elsewhere."""
+        labels = torch.full_like(self.input_ids, IGNORE_INDEX)
+        labels[self.rows + 1] = self.targets
+        return labels
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch on another device (copies do not wait when the source is pinned)."""
+        moved = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def model_inputs(self) -> dict[str, Any]:
+        """Keyword arguments for a transformers model: one flattened row, isolated by every backend.
+
+        ``attention_mask`` is absent because its presence switches off the detection of packed
+        sequences, and ``use_cache`` is False because a cache does the same.
+        """
+        seqlens = self.cu_seqlens.diff()
+        seq_idx = torch.repeat_interleave(
+            torch.arange(self.num_seqs, dtype=torch.int32, device=seqlens.device),
+            seqlens,
+            output_size=self.num_tokens,
+        )
+        return {
+            "input_ids": self.input_ids[None],
+            "position_ids": self.position_ids[None],
+            "cu_seq_lens_q": self.cu_seqlens,
+            "cu_seq_lens_k": self.cu_seqlens,
+            "max_length_q": self.max_seqlen,
+            "max_length_k": self.max_seqlen,
+            "seq_idx": seq_idx[None],
+            "use_cache": False,
+        }
+
+
+def pack_sequences(
+    input_ids: Sequence[NDArray[np.integer[Any]]], labels: Sequence[NDArray[np.integer[Any]]]
+) -> PackedBatch:
+    """Lay sequences end to end.
+
+    Args:
+        input_ids: one (seqlen,) integer array a sequence; none may be empty.
+        labels: arrays of the same lengths, aligned with ``input_ids`` and unshifted;
+            ``IGNORE_INDEX`` where a token carries no loss. The first token of a sequence never
+            carries one: nothing stands before it to predict it.
+
+    Raises:
+        ValueError: no sequence, an empty one, or lengths that differ.
+    """
+    seqlens = np.array([len(ids) for ids in input_ids], dtype=np.int64)
+    if len(seqlens) == 0 or (seqlens == 0).any():
+        raise ValueError(f"pack_sequences needs non-empty sequences, got lengths {seqlens.tolist()}")
+    if [len(row) for row in labels] != seqlens.tolist():
+        raise ValueError("pack_sequences needs labels as long as input_ids, sequence by sequence")
+    ends = np.cumsum(seqlens)
+    starts = ends - seqlens
+    flat_ids = np.concatenate(input_ids).astype(np.int64)
+    flat_labels = np.concatenate(labels).astype(np.int64)
+    flat_labels[starts] = IGNORE_INDEX
+    carries_loss = np.flatnonzero(flat_labels != IGNORE_INDEX)
+    return PackedBatch(
+        input_ids=torch.from_numpy(flat_ids),
+        position_ids=torch.from_numpy(np.arange(ends[-1]) - np.repeat(starts, seqlens)),
+        cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
+        max_seqlen=int(seqlens.max()),
+        rows=torch.from_numpy(carries_loss - 1),
+        targets=torch.from_numpy(flat_labels[carries_loss]),
+        cu_rows=np.searchsorted(carries_loss, np.concatenate([[0], ends])),
+    )
