@@ -1,0 +1,249 @@
+"""Attention over a flat stream of sequences, registered with transformers as ``"codeact"``.
+
+A transformers model loaded with ``attn_implementation="codeact"`` keeps packed sequences apart
+wherever it is called from: with ``cu_seq_lens_q`` given, or with ``position_ids`` that restart, with a
+cache or without, with an all-ones ``attention_mask`` or none. (transformers' own ``sdpa`` and ``eager``
+mix the sequences silently in the last three cases.) Padded batches and generation go through
+transformers' ``sdpa``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ATTN_IMPLEMENTATION = "codeact"
+
+
+def register_attention() -> None:
+    """Make ``attn_implementation="codeact"`` known to transformers; calling it again does nothing."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(ATTN_IMPLEMENTATION, packed_attention)
+    AttentionMaskInterface.register(ATTN_IMPLEMENTATION, _packed_mask)
+
+
+def _packed_mask(
+    *,
+    q_length: int,
+    kv_length: int,
+    attention_mask: Tensor | None = None,
+    use_vmap: bool = False,
+    **kwargs: Any,
+) -> Tensor | None:
+    """No mask where causality and ``cu_seqlens`` say it all, transformers' dense one elsewhere."""
+    from transformers.masking_utils import sdpa_mask
+
+    # use_vmap marks masks with rules of their own (image tokens, prefixes).
+    if attention_mask is None and not use_vmap and q_length == kv_length:
+        return None
+    mask: Tensor | None = sdpa_mask(
+        q_length=q_length,
+        kv_length=kv_length,
+        attention_mask=attention_mask,
+        use_vmap=use_vmap,
+        **kwargs,
+    )
+    return mask
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
+    position_ids: Tensor | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention inside each sequence of a flat stream (transformers' attention interface).
+
+    Args:
+        module: the calling attention layer; not read, except for padded batches.
+        query: (batch_size, num_heads, num_tokens, head_dim).
+        key: (batch_size, num_kv_heads, num_tokens, head_dim); grouped-query attention is allowed.
+        value: like ``key``.
+        attention_mask: a dense mask when transformers made one (padding, decoding), else None.
+        scaling: factor on the dot products; None is ``head_dim ** -0.5``.
+        dropout: must be 0 on packed batches.
+        cu_seq_lens_q: (num_seqs + 1,) int32; None derives it from ``position_ids``.
+        max_length_q: longest sequence.
+        position_ids: (batch_size, num_tokens).
+        sliding_window: how many tokens back a token sees, itself included; None is all.
+        softcap: Gemma 2's cap on attention scores.
+        **kwargs: passed on to transformers' ``sdpa`` for padded batches.
+
+    Returns:
+        The attention output, (batch_size, num_tokens, num_heads, head_dim), and None.
+
+    Raises:
+        ValueError: dropout on a packed batch.
+    """
+    if attention_mask is not None or query.shape[2] != key.shape[2]:
+        return _dense_attention(
+            module, query, key, value, attention_mask, scaling, dropout, softcap, kwargs
+        )
+    if dropout:
+        raise ValueError(f"packed attention has no dropout, got attention_dropout = {dropout}")
+    batch_size, num_heads, num_tokens, head_dim = query.shape
+    if cu_seq_lens_q is None:
+        cu_seq_lens_q = _boundaries(position_ids, batch_size, num_tokens, query.device)
+        max_length_q = None
+    # (batch_size * num_tokens, heads, head_dim): rows of a batch are sequences like any other.
+    flat = [x.transpose(1, 2).flatten(0, 1) for x in (query, key, value)]
+    output = _varlen_attention(
+        *flat, cu_seq_lens_q, max_length_q, scaling, sliding_window or None, softcap
+    )
+    return output.view(batch_size, num_tokens, num_heads, head_dim), None
+
+
+def _dense_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, None]:
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if softcap is not None:
+        raise ValueError(
+            f"padded batches of a model with softcap = {softcap} need attn_implementation='eager'"
+        )
+    output: tuple[Tensor, None] = sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    )
+    return output
+
+
+def _boundaries(
+    position_ids: Tensor | None, batch_size: int, num_tokens: int, device: torch.device
+) -> Tensor:
+    """cu_seqlens of rows whose position ids do not count on; without any, a row is one sequence."""
+    starts = torch.zeros(batch_size, num_tokens, dtype=torch.bool, device=device)
+    starts[:, 0] = True
+    if position_ids is not None and position_ids.ndim == 2:
+        starts[:, 1:] |= (position_ids.to(device).diff(dim=1) != 1).expand(batch_size, -1)
+    ends = torch.tensor([batch_size * num_tokens], device=device)
+    return torch.cat([starts.flatten().nonzero()[:, 0], ends]).to(torch.int32)
+
+
+def _varlen_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int | None,
+    scaling: float | None,
+    sliding_window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """(num_tokens, heads, head_dim) tensors in, the same out, by the best kernel at hand."""
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+        longest = max_seqlen if max_seqlen is not None else int(cu_seqlens.diff().max())
+        return _cuda_varlen(
+            query, key, value, cu_seqlens, longest, scaling, sliding_window, softcap
+        )
+    outputs = [
+        _one_sequence(query[a:b], key[a:b], value[a:b], scaling, sliding_window, softcap)
+        for a, b in _pairs(cu_seqlens)
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _pairs(cu_seqlens: Tensor) -> list[tuple[int, int]]:
+    ends = cu_seqlens.tolist()
+    return list(zip(ends[:-1], ends[1:], strict=True))
+
+
+def _cuda_varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    scaling: float | None,
+    sliding_window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """flash-attn when it is installed (it alone knows softcap), PyTorch's kernel otherwise."""
+    window = (-1 if sliding_window is None else sliding_window - 1, 0)
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError:
+        flash_attn_varlen_func = None
+    if flash_attn_varlen_func is not None:
+        output: Tensor = flash_attn_varlen_func(
+            query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
+            softmax_scale=scaling, causal=True, window_size=window, softcap=softcap or 0.0,
+        )  # fmt: skip
+        return output
+    if softcap is not None:
+        raise ImportError(
+            f"attention softcap = {softcap} on CUDA needs flash-attn: pip install flash-attn"
+        )
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn(
+        query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
+        scale=scaling, window_size=window, enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
+
+
+def _one_sequence(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    sliding_window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """Causal attention of one (seqlen, heads, head_dim) sequence."""
+    q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
+    banded = sliding_window is not None and len(query) > sliding_window
+    if softcap is not None:
+        return _softcapped(q, k, v, scaling, sliding_window if banded else None, softcap)
+    mask = _band(len(query), sliding_window, query.device) if banded else None
+    output = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )  # fmt: skip
+    return output[0].transpose(0, 1)
+
+
+def _band(seqlen: int, sliding_window: int | None, device: torch.device) -> Tensor:
+    """(seqlen, seqlen) bool, True where a query may look: back, and not past the window."""
+    distance = torch.arange(seqlen, device=device)[:, None] - torch.arange(seqlen, device=device)
+    seen = distance >= 0
+    return seen if sliding_window is None else seen & (distance < sliding_window)
+
+
+def _softcapped(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scaling: float | None,
+    sliding_window: int | None,
+    softcap: float,
+) -> Tensor:
+    """Attention with capped scores, which ``scaled_dot_product_attention`` cannot express."""
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    scores = q @ k.mT * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = softcap * torch.tanh(scores / softcap)
+    seen = _band(q.shape[2], sliding_window, q.device)
+    weights = scores.float().masked_fill(~seen, float("-inf")).softmax(dim=-1).to(v.dtype)
+    return (weights @ v)[0].transpose(0, 1)

@@ -1,0 +1,105 @@
+"""Does a model keep packed sequences apart? Asked once, before any result depends on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from codeact.models.hidden_states import output_head, packed_nll
+from codeact.ops.varlen import PackedBatch, pack_sequences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_PROBE_SEQLENS = (9, 17, 5)
+# Relative to the largest logit: rounding of a different reduction order, far below any leak.
+_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+_CHECKED = "_codeact_isolated"
+
+
+@torch.no_grad()
+def assert_isolated(model: PreTrainedModel) -> None:
+    """Raise unless packed neighbours leave each other's logits alone; runs once per model.
+
+    Three short random sequences are packed. The first is then replaced by other tokens: the logits
+    of the second and third must not move. Each packed sequence must also give the logits it gives
+    alone under transformers' ``eager`` attention, which catches attention variants that the packed
+    kernel does not know, and the loss computed without logits must equal the loss from them.
+
+    Raises:
+        RuntimeError: a neighbour, the packing itself or the output projection changes the numbers;
+            the text names which, with the size of the change.
+    """
+    implementation = model.config._attn_implementation
+    if getattr(model, _CHECKED, None) == implementation:
+        return
+    was_training = model.training
+    model.eval()
+    try:
+        _probe(model)
+    finally:
+        model.train(was_training)
+    setattr(model, _CHECKED, implementation)
+
+
+def _probe(model: PreTrainedModel) -> None:
+    vocab_size = output_head(model).weight.shape[0]
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(3, vocab_size, size=n) for n in _PROBE_SEQLENS]
+    neighbour = [rng.integers(3, vocab_size, size=_PROBE_SEQLENS[0]), *sequences[1:]]
+    logits = _logits(model, sequences)
+    scale = float(logits.abs().max()) + 1e-6
+    tolerance = _TOLERANCE[logits.dtype]
+    others = slice(_PROBE_SEQLENS[0], None)
+    _require(
+        _distance(logits[others], _logits(model, neighbour)[others]) / scale,
+        tolerance,
+        "another sequence in the pack",
+    )
+    _require(
+        _distance(logits, torch.cat(_eager_logits(model, sequences))) / scale, tolerance, "packing"
+    )
+    batch = _batch(model, sequences)
+    from_logits = F.cross_entropy(
+        logits[batch.rows].float(), batch.targets, reduction="none"
+    )
+    without = packed_nll(model, output_head(model), batch)
+    _require(_distance(from_logits, without) / scale, tolerance, "leaving out the logits")
+
+
+def _batch(model: PreTrainedModel, sequences: list[np.ndarray]) -> PackedBatch:
+    return pack_sequences(sequences, sequences).to(model.device)
+
+
+def _logits(model: PreTrainedModel, sequences: list[np.ndarray]) -> Tensor:
+    logits: Tensor = model(**_batch(model, sequences).model_inputs()).logits[0]
+    return logits
+
+
+def _eager_logits(model: PreTrainedModel, sequences: list[np.ndarray]) -> list[Tensor]:
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        return [
+            model(input_ids=torch.from_numpy(ids)[None].to(model.device), use_cache=False).logits[0]
+            for ids in sequences
+        ]
+    finally:
+        model.set_attn_implementation(implementation)
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    return float((a.float() - b.float()).abs().max())
+
+
+def _require(change: float, tolerance: float, cause: str) -> None:
+    if not change <= tolerance:  # a NaN must fail too
+        raise RuntimeError(
+            f"packed sequences are not isolated: {cause} changes the result by {change:.1e} of the "
+            f"largest logit (allowed {tolerance:.0e}); load the model with attn_implementation='codeact', "
+            "or train without packing"
+        )

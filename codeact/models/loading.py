@@ -1,0 +1,125 @@
+"""Load a causal language model and its tokenizer, or say in one line what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+
+from codeact.errors import InputError
+from codeact.models.attention import ATTN_IMPLEMENTATION, register_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+class LoadedModel(NamedTuple):
+    """A model in evaluation mode on its device, and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def resolve_device(device: DeviceName | str = "auto") -> torch.device:
+    """``"auto"`` is the GPU when there is one.
+
+    Raises:
+        InputError: ``"cuda"`` on a machine without a usable GPU.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is 'cuda', but PyTorch finds no usable GPU (see codeact env)")
+    return torch.device(device)
+
+
+def resolve_dtype(dtype: DtypeName | str, device: torch.device) -> torch.dtype:
+    """``"auto"`` is bfloat16 on a GPU and float32 on a CPU, where bfloat16 is mostly emulated.
+
+    Raises:
+        InputError: the name is none of float32, bfloat16, float16 and auto.
+    """
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in named:
+        raise InputError(f"dtype must be one of auto, {', '.join(named)}, got {dtype!r}")
+    return named[dtype]
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    dtype: DtypeName | str = "auto",
+    device: DeviceName | str = "auto",
+    attn_implementation: str = ATTN_IMPLEMENTATION,
+) -> LoadedModel:
+    """Load a causal language model from a local folder or a Hugging Face id.
+
+    Args:
+        name_or_path: folder with ``config.json``, weights and a tokenizer, or a hub id.
+        dtype: of the weights; ``"auto"`` as in :func:`resolve_dtype`.
+        device: where to; ``"auto"`` as in :func:`resolve_device`.
+        attn_implementation: ``"codeact"`` keeps packed sequences apart.
+
+    Raises:
+        InputError: no such folder or id, no config, no weights, or no tokenizer in it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    register_attention()
+    source = _checked_source(name_or_path)
+    placed = resolve_device(device)
+    tokenizer = load_tokenizer(source)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=resolve_dtype(dtype, placed),
+            attn_implementation=attn_implementation,
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"model {source!r} cannot be loaded: {_first_line(error)}") from error
+    return LoadedModel(model.to(placed).eval(), tokenizer)
+
+
+def _checked_source(name_or_path: str | Path) -> str:
+    source = str(name_or_path)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"model folder {source!r} has no config.json")
+        return str(folder)
+    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
+    if folder.exists() or looks_like_path:
+        raise InputError(f"model {source!r} is not a folder")
+    return source
+
+
+def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a local folder or a Hugging Face id.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    source = _checked_source(name_or_path)
+    folder = Path(source)
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+    if folder.is_dir() and not any((folder / name).is_file() for name in names):
+        raise InputError(f"model folder {source!r} has no tokenizer (none of {', '.join(names)})")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"tokenizer of {source!r} cannot be loaded: {_first_line(error)}"
+        ) from error
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,78 @@
+"""The start-up check fails exactly when packing changes results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from codeact.models import assert_isolated
+from codeact.models.attention import packed_attention
+
+
+def test_every_kind_of_model_passes(tiny_model: PreTrainedModel) -> None:
+    tiny_model.train()
+    assert_isolated(tiny_model)
+    assert tiny_model.training
+
+
+def leaky(module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
+    """Causal over the whole pack, as a backend that knows nothing of sequences."""
+    kwargs |= {"cu_seq_lens_q": None, "position_ids": None}
+    return packed_attention(module, query, key, value, mask, **kwargs)
+
+
+def bidirectional(module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
+    """Isolated, but not the model's own attention."""
+    output, _ = packed_attention(module, query.flip(2), key.flip(2), value.flip(2), mask, **kwargs)
+    return output.flip(1), None
+
+
+@pytest.mark.parametrize(
+    ("attention", "cause"), [(leaky, "another sequence"), (bidirectional, "packing")]
+)
+def test_wrong_attention_is_found(
+    make_tiny: Callable[..., PreTrainedModel], attention: Any, cause: str
+) -> None:
+    AttentionInterface.register(attention.__name__, attention)
+    AttentionMaskInterface.register(attention.__name__, lambda **kwargs: None)
+    model = make_tiny("llama-gqa")
+    model.set_attn_implementation(attention.__name__)
+    with pytest.raises(RuntimeError, match=f"not isolated: {cause}"):
+        assert_isolated(model)
+
+
+def test_unknown_logit_transform_is_found(make_tiny: Callable[..., PreTrainedModel]) -> None:
+    model = make_tiny("granite-logits-scaling")
+    model.config.logits_scaling = 2.0  # the model divides by its own copy, 4
+    model.logits_scaling = 4.0
+    model.forward = lambda **kw: scaled(type(model).forward(model, **kw))
+
+    def scaled(output: Any) -> Any:
+        output.logits = output.logits * 0.5
+        return output
+
+    with pytest.raises(RuntimeError, match="leaving out the logits"):
+        assert_isolated(model)
+
+
+def test_runs_once_per_attention(make_tiny: Callable[..., PreTrainedModel]) -> None:
+    model = make_tiny("llama-gqa")
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    assert_isolated(model)
+    first = len(calls)
+    assert_isolated(model)
+    assert first > 0
+    assert len(calls) == first
+
+
+def test_nan_weights_fail(make_tiny: Callable[..., PreTrainedModel]) -> None:
+    model = make_tiny("llama-gqa")
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="not isolated"):
+        assert_isolated(model)
