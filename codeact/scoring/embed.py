@@ -1,0 +1,89 @@
+"""One vector an instruction: what clustering and the diversity metrics see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from codeact.data import Example
+from codeact.errors import InputError
+from codeact.models import resolve_device
+from codeact.progress import OnProgress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Embedder:
+    """Mean-pooled, L2-normalised vectors of a transformers encoder.
+
+    The CodeACT authors' rule (arXiv:2408.02193): the instruction's text alone, mean over the tokens
+    of the last layer, length 1. Their model is ``sentence-transformers/all-mpnet-base-v2``.
+
+    Args:
+        name_or_path: folder or Hugging Face id of an encoder such as all-mpnet-base-v2 or
+            all-MiniLM-L6-v2.
+        device: ``"auto"`` is the GPU when there is one.
+        batch_size: texts a forward pass holds, longest first, so that little is padding.
+
+    Raises:
+        InputError: the model or its tokenizer cannot be loaded.
+    """
+
+    def __init__(
+        self, name_or_path: str | Path, *, device: str = "auto", batch_size: int = 64
+    ) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        try:
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path)
+            model: PreTrainedModel = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"embedding model {str(name_or_path)!r} cannot be loaded: {reason}"
+            ) from error
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        self.model = model.to(resolve_device(device)).eval()
+        self.batch_size = batch_size
+
+    def embed(
+        self, examples: Sequence[Example], *, on_progress: OnProgress | None = None
+    ) -> NDArray[np.float32]:
+        """(num_examples, dim) float32, row i for example i, each of length 1.
+
+        Texts longer than the encoder takes are cut on the right.
+        """
+        texts = [example.instruction for example in examples]
+        longest_first = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        vectors = np.empty((len(texts), self.model.config.hidden_size), dtype=np.float32)
+        for start in range(0, len(texts), self.batch_size):
+            chosen = longest_first[start : start + self.batch_size]
+            vectors[chosen] = self._embed_batch([texts[i] for i in chosen])
+            if on_progress is not None:
+                on_progress(start + len(chosen), len(texts))
+        return vectors
+
+    @torch.inference_mode()
+    def _embed_batch(self, texts: list[str]) -> NDArray[np.float32]:
+        inputs: Any = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self._max_length(), return_tensors="pt"
+        ).to(self.model.device)
+        states = self.model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][:, :, None].to(states.dtype)
+        pooled = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
+        normalised: NDArray[np.float32] = (
+            torch.nn.functional.normalize(pooled, dim=1).float().cpu().numpy()
+        )
+        return normalised
+
+    def _max_length(self) -> int:
+        # Some tokenizers state no limit (a number near 1e30); the position table then does.
+        positions = getattr(self.model.config, "max_position_embeddings", 512)
+        return int(min(self.tokenizer.model_max_length, positions))

@@ -1,0 +1,111 @@
+"""The random baselines: counts, profile, fairness of the draw, pools that run short."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.base import clone
+
+from codeact.errors import InputError
+from codeact.selection import LengthMatchedRandom, RandomSelection
+from codeact.selection.length_bands import ks_distance
+
+
+def test_random_selection_is_a_seeded_subset() -> None:
+    one = RandomSelection(0.4, seed=3).fit(50)
+    same = RandomSelection(0.4, seed=3).fit(list(range(50)))
+    other = RandomSelection(0.4, seed=4).fit(50)
+    assert one.selected_.dtype == np.int64
+    assert len(set(one.selected_.tolist())) == one.report_.num_kept == 20
+    assert (one.selected_ == same.selected_).all()
+    assert one.selected_.tolist() != other.selected_.tolist()
+    assert (np.diff(one.selected_) > 0).all()
+
+
+def test_random_selection_refuses_more_than_there_is() -> None:
+    with pytest.raises(InputError, match="count from 1 to 5"):
+        RandomSelection(6).fit(5)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 30), min_size=1, max_size=80),
+    seed=st.integers(0, 100),
+    data=st.data(),
+)
+def test_length_profile(lengths: list[int], seed: int, data: st.DataObject) -> None:
+    values = np.array(lengths)
+    every = st.sets(st.integers(0, len(lengths) - 1), min_size=1)
+    reference = np.array(sorted(data.draw(every)))
+    matched = LengthMatchedRandom(seed=seed, num_strata=5).fit(values, reference)
+    chosen, report = matched.selected_, matched.report_
+    assert len(set(chosen.tolist())) == len(chosen) == len(reference)
+    assert report.num_borrowed == 0  # the reference itself fills every band
+    assert report.overlap == len(set(chosen.tolist()) & set(reference.tolist()))
+    gaps = [abs((values[chosen] <= v).mean() - (values[reference] <= v).mean()) for v in values]
+    assert report.ks_distance == pytest.approx(max(gaps))
+    assert values[chosen].min() >= values[reference].min()
+    assert values[chosen].max() <= values[reference].max()
+    # A band holds at most a fifth of the reference, rounded up, or a single length.
+    biggest_tie = np.unique(values[reference], return_counts=True)[1].max()
+    assert report.ks_distance <= (len(reference) / 5 + 1 + biggest_tie) / len(reference)
+
+
+def test_draw_is_uniform_within_a_length() -> None:
+    """All lengths equal: each of 20 rows is drawn with probability 1/4, reference or not."""
+    lengths, reference = np.full(20, 7), np.arange(5)
+    times = np.zeros(20)
+    for seed in range(400):
+        times[LengthMatchedRandom(seed=seed).fit(lengths, reference).selected_] += 1
+    # Standard error of a share is 0.0217; 4.5 of them over 20 rows.
+    assert np.abs(times / 400 - 0.25).max() < 4.5 * 0.0217
+    report = LengthMatchedRandom().fit(lengths, reference).report_
+    assert report.expected_overlap == pytest.approx(5 * 5 / 20)
+
+
+def test_overlap_is_total_when_the_reference_holds_all_long_rows() -> None:
+    lengths = np.array([1, 1, 1, 90, 95, 99])
+    report = LengthMatchedRandom().fit(lengths, [3, 4, 5]).report_
+    assert report.overlap == report.expected_overlap == 3
+
+
+def test_a_short_band_borrows_the_nearest_lengths() -> None:
+    lengths = np.array([10, 50, 52, 11, 40, 59, 300, 1])
+    eligible = np.array([False, False, False, True, True, True, True, True])
+    matched = LengthMatchedRandom(num_strata=1).fit(lengths, [0, 1, 2], eligible)
+    # In [10, 52]: 11 and 40. The third is 59 (7 above), not 300 and not 1 (9 below).
+    assert matched.selected_.tolist() == [3, 4, 5]
+    assert matched.report_.num_borrowed == 1
+    assert matched.report_.num_pool == 5
+    assert matched.report_.overlap == 0
+
+
+def test_is_seeded_and_clonable() -> None:
+    lengths = np.arange(100)
+    one = LengthMatchedRandom(seed=1, num_strata=3)
+    chosen = one.fit(lengths, np.arange(50, 80)).selected_
+    assert (clone(one).fit(lengths, np.arange(50, 80)).selected_ == chosen).all()
+    assert one.get_params() == {"num_strata": 3, "seed": 1}
+
+
+def test_ks_distance_of_disjoint_samples_is_one() -> None:
+    assert ks_distance(np.array([1.0, 2.0]), np.array([3.0])) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], [0]), "lengths must be one number an example"),
+        (([1.0, np.nan], [0]), "lengths must be finite, got NaN or infinity in 1 rows"),
+        (([1, 2], []), "reference_indices must be at least one row index"),
+        (([1, 2], [2]), "distinct and from 0 to 1, got 1 \\(1 distinct\\) from 2 to 2"),
+        (([1, 2], [0, 0]), "got 2 \\(1 distinct\\)"),
+        (([1, 2], [0], [True]), "eligible must be 2 booleans"),
+        (([1, 2], [0], [0, 1]), "eligible must be 2 booleans"),
+        (([1, 2], [0, 1], [True, False]), "at least the 2 rows of the reference, got 1"),
+    ],
+)
+def test_refuses(arguments: tuple, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LengthMatchedRandom().fit(*arguments)
