@@ -1,0 +1,115 @@
+"""A run: every stage in order, each skipped when its files are there from the same inputs."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codeact.models import PeakMemory, resolve_device
+from codeact.pipeline.data_stages import decontaminate_stage, load_stage
+from codeact.pipeline.files import write_text
+from codeact.pipeline.report import write_report
+from codeact.pipeline.run_folder import RunFolder, file_sha256
+from codeact.pipeline.selection_stages import (
+    cluster_stage,
+    embed_stage,
+    score_stage,
+    select_stage,
+)
+from codeact.pipeline.stage import Announcer, Stage, StageContext, StageResult
+from codeact.pipeline.training_stages import ARMS, evaluate_stage, pack_stage, train_arm
+
+if TYPE_CHECKING:
+    from codeact.pipeline.recipe import Recipe
+
+
+def _report_stage(context: StageContext) -> StageResult:
+    path = write_report(context.folder.path)
+    context.on_progress(1, 1)
+    return StageResult([path.name], str(path))
+
+
+STAGES = (
+    Stage("load", "Load and validate", "rows", ("data", "model", "seed"), (), load_stage),
+    Stage(
+        "decontaminate", "Decontaminate", "rows", ("data", "select"), ("load",), decontaminate_stage
+    ),
+    Stage("score", "Score IFD", "rows", ("model", "score"), ("decontaminate",), score_stage),
+    Stage("embed", "Embed", "rows", ("embed", "model"), ("decontaminate",), embed_stage),
+    Stage("cluster", "Cluster by k-means", "runs", ("select", "seed"), ("embed",), cluster_stage),
+    Stage(
+        "select", "Select by CDAS", "runs", ("select", "score", "seed"), ("score", "cluster"),
+        select_stage,
+    ),
+    Stage(
+        "pack", "Plan Dynamic Pack", "arms", ("pack", "train", "data", "seed"), ("select",),
+        pack_stage,
+    ),
+    *(
+        Stage(
+            f"train-{arm}", f"Fine-tune on {arm}", "steps", ("model", "train", "pack", "data", "seed"),
+            ("select",), partial(train_arm, arm=arm),
+        )
+        for arm in ARMS
+    ),
+    Stage(
+        "evaluate", "Compare on held-out rows", "rows", ("evaluate", "model", "score", "seed"),
+        tuple(f"train-{arm}" for arm in ARMS), evaluate_stage,
+    ),
+    Stage("report", "Write the report", "files", ("name",), ("pack", "evaluate"), _report_stage),
+)  # fmt: skip
+
+
+def run_recipe(recipe: Recipe, folder: str | Path, announcer: Announcer) -> Path:
+    """Run every stage that is not done yet and return the path of the report.
+
+    Args:
+        recipe: what to do.
+        folder: the run folder; an interrupted run in it goes on where it stopped.
+        announcer: who shows the progress.
+
+    Raises:
+        InputError: something in the recipe or the data cannot be used, or another process is
+            working in the folder. Finished stages stay.
+    """
+    run = RunFolder(folder)
+    with run.locked():
+        device = resolve_device(recipe.model.device)
+        run.begin(device=str(device), seed=recipe.seed)
+        write_text(run / "recipe.yaml", recipe.to_yaml())
+        hashes: dict[str, str] = {"source": _source_hash(recipe)}
+        for stage in STAGES:
+            inputs = {name: hashes[name] for name in stage.needs or ("source",)}
+            hashes[stage.name] = recipe.section_hash(*stage.sections, **inputs)
+            if run.stage_is_current(stage.name, hashes[stage.name]):
+                announcer.skip(stage)
+                continue
+            _run_stage(stage, recipe, run, hashes[stage.name], announcer)
+    return run / "report.html"
+
+
+def _run_stage(
+    stage: Stage, recipe: Recipe, run: RunFolder, stage_hash: str, announcer: Announcer
+) -> None:
+    start = time.perf_counter()
+    with PeakMemory() as memory:
+        context = StageContext(recipe, run, announcer.begin(stage), stage_hash)
+        result = stage.run(context)
+    run.record_stage(
+        stage.name,
+        stage_hash,
+        seconds=time.perf_counter() - start,
+        peak_mib=memory.mib,
+        files=result.files,
+    )
+    announcer.end(stage, result.summary)
+
+
+def _source_hash(recipe: Recipe) -> str:
+    """Changes when the data file does; a hub id or an installed package counts as its name."""
+    source = recipe.data.source
+    if source is not None and Path(source).is_file():
+        return file_sha256(Path(source))
+    return source or "installed packages"

@@ -1,0 +1,100 @@
+"""What a stage of the pipeline is, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from codeact.progress import OnProgress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from codeact.data import Examples
+    from codeact.models import LoadedModel
+    from codeact.pipeline.recipe import Recipe
+    from codeact.pipeline.run_folder import RunFolder
+
+
+class Announcer(Protocol):
+    """Whoever shows a run's progress; the command line draws bars with it."""
+
+    def begin(self, stage: Stage) -> OnProgress:
+        """A stage starts; the returned function takes its progress."""
+        ...
+
+    def end(self, stage: Stage, summary: str) -> None:
+        """A stage is done; ``summary`` is one line on what came out."""
+        ...
+
+    def skip(self, stage: Stage) -> None:
+        """A stage's files are there already, from the same inputs."""
+        ...
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage wrote (paths inside the run folder) and one line on what came out."""
+
+    files: list[str]
+    summary: str
+
+
+@dataclass
+class StageContext:
+    """The run a stage works in. Models are loaded when a stage first asks for one."""
+
+    recipe: Recipe
+    folder: RunFolder
+    on_progress: OnProgress
+    stage_hash: str = ""
+
+    @cached_property
+    def model_path(self) -> str:
+        """The scoring model: the recipe's, or the packaged one."""
+        from codeact.models import demo_model
+
+        return self.recipe.model.name or str(demo_model())
+
+    def load_model(self, path: str | Path | None = None) -> LoadedModel:
+        """A fresh copy of the model of the recipe, or of the folder ``path``."""
+        from codeact.models import load_model
+
+        section = self.recipe.model
+        return load_model(path or self.model_path, dtype=section.dtype, device=section.device)
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the recipe's model, without its weights."""
+        from codeact.models import load_tokenizer
+
+        return load_tokenizer(self.model_path)
+
+    def examples(self, name: str = "examples.jsonl") -> Examples:
+        """Rows that an earlier stage wrote into the run folder."""
+        from codeact.data import load_examples
+
+        return load_examples(self.folder / name, columns=self.recipe.data.columns)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: key in the manifest.
+        title: what a person reads.
+        unit: what its progress counts.
+        sections: recipe sections it depends on.
+        needs: stages whose files it reads.
+        run: does the work.
+    """
+
+    name: str
+    title: str
+    unit: str
+    sections: tuple[str, ...]
+    needs: tuple[str, ...]
+    run: Callable[[StageContext], StageResult]

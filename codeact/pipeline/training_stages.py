@@ -1,0 +1,170 @@
+"""Plan the bins, fine-tune both arms, and compare them on rows that neither saw."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from codeact.data import TokenizedExamples, tokenize_examples
+from codeact.errors import InputError
+from codeact.evaluation import compare_losses
+from codeact.models import LoadedModel, ScoredSequence, stream_nlls
+from codeact.packing import BinPlan, plan_bins
+from codeact.pipeline.files import read_parquet, write_json, write_jsonl, write_parquet
+from codeact.pipeline.stage import StageContext, StageResult
+from codeact.progress import OnProgress
+from codeact.training import TrainConfig, fine_tune
+
+ARMS = ("cdas", "random")
+
+
+def pack_stage(context: StageContext) -> StageResult:
+    """Bins of the full set and of both arms; writes ``packing.json``."""
+    tokenized = _tokenized(context, "examples.jsonl")
+    section, accumulation = context.recipe.pack, context.recipe.train.accumulation
+    arms: dict[str, Any] = {}
+    for arm, rows in _arms(context, len(tokenized)).items():
+        plan = _plan(context, tokenized.select(rows))
+        report = asdict(plan.report(batch_size=section.batch_size))
+        arms[arm] = {**report, "num_steps": plan.num_steps(bins_per_step=accumulation)}
+        context.on_progress(len(arms), len(ARMS) + 1)
+    write_json(context.folder / "packing.json", {"capacity": section.capacity, "arms": arms})
+    full = arms["full"]
+    return StageResult(
+        ["packing.json"],
+        f"padding {full['padding_packed']:.1%} packed, {full['padding_dynamic']:.1%} in padded "
+        f"batches of {section.batch_size}",
+    )
+
+
+def train_arm(context: StageContext, arm: str) -> StageResult:
+    """Fine-tune a fresh copy of the model on one arm; writes ``train/<arm>/``."""
+    tokenized = _tokenized(context, "examples.jsonl")
+    subset = tokenized.select(_arms(context, len(tokenized))[arm])
+    section = context.recipe.train.model_dump()
+    loaded = context.load_model()
+    folder = context.folder / f"train/{arm}"
+    result = fine_tune(
+        loaded.model,
+        subset,
+        _plan(context, subset),
+        TrainConfig(**section, seed=context.recipe.seed),
+        scratch=folder,
+        on_step=lambda step, total: context.on_progress(step.step, total),
+    )
+    write_jsonl(folder / "log.jsonl", [asdict(step) for step in result.steps])
+    summary = {
+        "seconds": result.seconds,
+        "num_tokens": result.num_tokens,
+        "tokens_per_second": result.tokens_per_second,
+        "num_steps": len(result.steps),
+        "peak_mib": result.peak_mib,
+        "num_examples": len(subset),
+    }
+    write_json(folder / "summary.json", summary)
+    loaded.model.save_pretrained(folder / "model")
+    loaded.tokenizer.save_pretrained(folder / "model")
+    saved = sorted(path for path in (folder / "model").rglob("*") if path.is_file())
+    root = context.folder.path
+    return StageResult(
+        [f"train/{arm}/log.jsonl", f"train/{arm}/summary.json"]
+        + [str(path.relative_to(root)) for path in saved],
+        f"{len(subset)} rows, {len(result.steps)} steps, {result.tokens_per_second:.0f} tokens/s, "
+        f"loss {result.steps[0].loss:.3f} to {result.steps[-1].loss:.3f}",
+    )
+
+
+def evaluate_stage(context: StageContext) -> StageResult:
+    """Loss on held-out rows, paired; writes ``evaluation/``."""
+    tokenized = _tokenized(context, "held_out.jsonl")
+    paths: dict[str, Any] = {"base": None} | {
+        arm: context.folder / f"train/{arm}/model" for arm in ARMS
+    }
+    losses = {}
+    for index, (name, path) in enumerate(paths.items()):
+
+        def progress(done: int, total: int, index: int = index) -> None:
+            context.on_progress(index * total + done, len(paths) * total)
+
+        losses[name] = _mean_nlls(context.load_model(path), tokenized, context, progress)
+    columns = {f"nll_{name}": values for name, values in losses.items()}
+    counts = tokenized.num_response_tokens
+    table = pa.table({"id": list(tokenized.ids), "num_response_tokens": counts, **columns})
+    write_parquet(context.folder / "evaluation/held_out.parquet", table)
+    comparison = _comparison(context, losses, counts)
+    write_json(context.folder / "evaluation/comparison.json", comparison)
+    return StageResult(
+        ["evaluation/held_out.parquet", "evaluation/comparison.json"],
+        comparison["pairs"][0]["verdict"],
+    )
+
+
+def _comparison(
+    context: StageContext, losses: dict[str, NDArray[np.float64]], counts: NDArray[np.int32]
+) -> dict[str, Any]:
+    """Every pair of arms, weighted by response tokens: the unit is nats per token."""
+    pairs = []
+    for a, b in (("cdas", "random"), ("cdas", "base"), ("random", "base")):
+        result = compare_losses(
+            losses[a],
+            losses[b],
+            weights=counts,
+            confidence=context.recipe.evaluate.confidence,
+            num_resamples=context.recipe.evaluate.num_resamples,
+            seed=context.recipe.seed,
+        )
+        verdict = result.verdict(a, b, lower_is_better=True)
+        pairs.append({"a": a, "b": b, **asdict(result), "verdict": verdict})
+    return {
+        "metric": "held-out NLL, nats per token",
+        "means": {name: float(np.average(nll, weights=counts)) for name, nll in losses.items()},
+        "pairs": pairs,
+    }
+
+
+def _tokenized(context: StageContext, name: str) -> TokenizedExamples:
+    return tokenize_examples(
+        context.examples(name), context.load_tokenizer(), max_length=context.recipe.data.max_tokens
+    )
+
+
+def _arms(context: StageContext, num_examples: int) -> dict[str, NDArray[np.int64]]:
+    """Row numbers of the full set and of both arms."""
+    table = read_parquet(context.folder / "selection.parquet", ["kept", "kept_random"])
+    return {
+        "full": np.arange(num_examples),
+        "cdas": np.flatnonzero(table["kept"].to_numpy()),
+        "random": np.flatnonzero(table["kept_random"].to_numpy()),
+    }
+
+
+def _plan(context: StageContext, tokenized: TokenizedExamples) -> BinPlan:
+    section = context.recipe.pack
+    return plan_bins(
+        tokenized.seqlens, section.capacity, window=section.window, seed=context.recipe.seed
+    )
+
+
+def _mean_nlls(
+    loaded: LoadedModel,
+    tokenized: TokenizedExamples,
+    context: StageContext,
+    on_progress: OnProgress,
+) -> NDArray[np.float64]:
+    """Mean loss of each row's response tokens, in nats."""
+    sequences = [ScoredSequence(*tokenized[row]) for row in range(len(tokenized))]
+    means = np.empty(len(sequences))
+    done = 0
+    budget = context.recipe.score.token_budget
+    for pack in stream_nlls(loaded.model, sequences, token_budget=budget):
+        for row, nlls in pack:
+            means[row] = nlls.mean(dtype=np.float64)
+        done += len(pack)
+        on_progress(done, len(sequences))
+    if not np.isfinite(means).all():
+        raise InputError("evaluate: the held-out loss is not finite; the model diverged")
+    return means
