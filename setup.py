@@ -17,6 +17,12 @@ ROOT = Path(__file__).resolve().parent
 class CMakeBuild(build_ext):
     """Let CMake write the shared object where setuptools looks for it."""
 
+    def run(self) -> None:
+        # setuptools clears `inplace` before build_extension. In place is the edit-run loop, which
+        # keeps what is compiled; any other build starts anew, without the options of the last.
+        self.starts_anew = not self.inplace
+        super().run()
+
     def build_extension(self, ext: Extension) -> None:
         # cmake and ninja may be packages of an environment that nobody activated.
         path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
@@ -31,7 +37,7 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]  # fmt: skip
-        if not self.inplace:  # an option given last time must not outlive it
+        if self.starts_anew:
             configure.append("--fresh")
         for command in (configure, ["cmake", "--build", build_dir]):
             subprocess.run(command, check=True, env={**os.environ, "PATH": path})

@@ -1,3 +1,3 @@
-"""CodeACT: which code-instruction data is worth training on, packed without waste, judged honestly."""
+"""Which code-instruction data is worth training on, packed without waste, judged honestly."""
 
 __version__ = "0.1.0"

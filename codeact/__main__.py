@@ -1,6 +1,8 @@
 """``python -m codeact`` is the ``codeact`` command."""
 
+import sys
+
 from codeact.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

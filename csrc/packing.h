@@ -15,8 +15,9 @@ namespace codeact {
 // length 0 take a place and no space, all in one bin.
 //
 // Time: one counting sort, one copy, and a step per (length, remaining capacity) pair that occurs,
-// a few thousandths of the sequences in a real set. Memory besides the results: 4 bytes a sequence
-// and 20 a pair, plus 4 bytes a token of capacity (at most num_seqs + 65536 of them).
+// a few thousandths of the sequences in a real set. Memory besides the results: 4 bytes a sequence,
+// 20 a pair, and two tables of 4 bytes a token of capacity. Where such a table would have more than
+// num_seqs + 65536 entries, a comparison sort and a tree take its place.
 //
 // Throws std::invalid_argument when capacity < 1 or a length is not in [0, capacity].
 std::vector<int64_t> pack_best_fit(const int32_t* seqlens, int32_t num_seqs, int32_t capacity,

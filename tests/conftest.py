@@ -53,7 +53,7 @@ def smollm2() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama (2 layers, grouped-query attention) with a byte-level tokenizer and template."""
+    """A random Llama (2 layers, grouped-query attention), byte-level tokenizer, template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

@@ -10,8 +10,8 @@ from codeact.models.loading import (
     resolve_device,
     resolve_dtype,
 )
-from codeact.models.nll_stream import ScoredSequence, scored_from, stream_nlls
 from codeact.models.memory import PeakMemory
+from codeact.models.nll_stream import ScoredSequence, scored_from, stream_nlls
 from codeact.models.packaged import cache_folder, convert_gguf, demo_embedder, demo_model
 
 __all__ = [

@@ -1,10 +1,10 @@
 """Attention over a flat stream of sequences, registered with transformers as ``"codeact"``.
 
 A transformers model loaded with ``attn_implementation="codeact"`` keeps packed sequences apart
-wherever it is called from: with ``cu_seq_lens_q`` given, or with ``position_ids`` that restart, with a
-cache or without, with an all-ones ``attention_mask`` or none. (transformers' own ``sdpa`` and ``eager``
-mix the sequences silently in the last three cases.) Padded batches and generation go through
-transformers' ``sdpa``.
+wherever it is called from: with ``cu_seq_lens_q`` given or only ``position_ids`` that restart, with
+a cache or without, with an all-ones ``attention_mask`` or none. (With a cache or such a mask
+transformers' own ``sdpa`` and ``eager`` mix the sequences silently.) Padded batches and generation
+go through transformers' ``sdpa``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from codeact.models.varlen import varlen_attention
 
 ATTN_IMPLEMENTATION = "codeact"
 
 
 def register_attention() -> None:
-    """Make ``attn_implementation="codeact"`` known to transformers; calling it again does nothing."""
+    """Make ``attn_implementation="codeact"`` known to transformers; repeating it is harmless."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(ATTN_IMPLEMENTATION, packed_attention)
@@ -99,9 +100,9 @@ def packed_attention(
         cu_seq_lens_q = _boundaries(position_ids, batch_size, num_tokens, query.device)
         max_length_q = None
     # (batch_size * num_tokens, heads, head_dim): rows of a batch are sequences like any other.
-    flat = [x.transpose(1, 2).flatten(0, 1) for x in (query, key, value)]
-    output = _varlen_attention(
-        *flat, cu_seq_lens_q, max_length_q, scaling, sliding_window or None, softcap
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
+    output = varlen_attention(
+        q, k, v, cu_seq_lens_q, max_length_q, scaling, sliding_window or None, softcap
     )
     return output.view(batch_size, num_tokens, num_heads, head_dim), None
 
@@ -139,111 +140,3 @@ def _boundaries(
         starts[:, 1:] |= (position_ids.to(device).diff(dim=1) != 1).expand(batch_size, -1)
     ends = torch.tensor([batch_size * num_tokens], device=device)
     return torch.cat([starts.flatten().nonzero()[:, 0], ends]).to(torch.int32)
-
-
-def _varlen_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_seqlens: Tensor,
-    max_seqlen: int | None,
-    scaling: float | None,
-    sliding_window: int | None,
-    softcap: float | None,
-) -> Tensor:
-    """(num_tokens, heads, head_dim) tensors in, the same out, by the best kernel at hand."""
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
-        longest = max_seqlen if max_seqlen is not None else int(cu_seqlens.diff().max())
-        return _cuda_varlen(
-            query, key, value, cu_seqlens, longest, scaling, sliding_window, softcap
-        )
-    outputs = [
-        _one_sequence(query[a:b], key[a:b], value[a:b], scaling, sliding_window, softcap)
-        for a, b in _pairs(cu_seqlens)
-    ]
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-
-def _pairs(cu_seqlens: Tensor) -> list[tuple[int, int]]:
-    ends = cu_seqlens.tolist()
-    return list(zip(ends[:-1], ends[1:], strict=True))
-
-
-def _cuda_varlen(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_seqlens: Tensor,
-    max_seqlen: int,
-    scaling: float | None,
-    sliding_window: int | None,
-    softcap: float | None,
-) -> Tensor:
-    """flash-attn when it is installed (it alone knows softcap), PyTorch's kernel otherwise."""
-    window = (-1 if sliding_window is None else sliding_window - 1, 0)
-    try:
-        from flash_attn import flash_attn_varlen_func
-    except ImportError:
-        flash_attn_varlen_func = None
-    if flash_attn_varlen_func is not None:
-        output: Tensor = flash_attn_varlen_func(
-            query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
-            softmax_scale=scaling, causal=True, window_size=window, softcap=softcap or 0.0,
-        )  # fmt: skip
-        return output
-    if softcap is not None:
-        raise ImportError(
-            f"attention softcap = {softcap} on CUDA needs flash-attn: pip install flash-attn"
-        )
-    from torch.nn.attention.varlen import varlen_attn
-
-    return varlen_attn(
-        query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
-        scale=scaling, window_size=window, enable_gqa=query.shape[1] != key.shape[1],
-    )  # fmt: skip
-
-
-def _one_sequence(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scaling: float | None,
-    sliding_window: int | None,
-    softcap: float | None,
-) -> Tensor:
-    """Causal attention of one (seqlen, heads, head_dim) sequence."""
-    q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
-    banded = sliding_window is not None and len(query) > sliding_window
-    if softcap is not None:
-        return _softcapped(q, k, v, scaling, sliding_window if banded else None, softcap)
-    mask = _band(len(query), sliding_window, query.device) if banded else None
-    output = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling,
-        enable_gqa=q.shape[1] != k.shape[1],
-    )  # fmt: skip
-    return output[0].transpose(0, 1)
-
-
-def _band(seqlen: int, sliding_window: int | None, device: torch.device) -> Tensor:
-    """(seqlen, seqlen) bool, True where a query may look: back, and not past the window."""
-    distance = torch.arange(seqlen, device=device)[:, None] - torch.arange(seqlen, device=device)
-    seen = distance >= 0
-    return seen if sliding_window is None else seen & (distance < sliding_window)
-
-
-def _softcapped(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scaling: float | None,
-    sliding_window: int | None,
-    softcap: float,
-) -> Tensor:
-    """Attention with capped scores, which ``scaled_dot_product_attention`` cannot express."""
-    groups = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = q @ k.mT * (q.shape[-1] ** -0.5 if scaling is None else scaling)
-    scores = softcap * torch.tanh(scores / softcap)
-    seen = _band(q.shape[2], sliding_window, q.device)
-    weights = scores.float().masked_fill(~seen, float("-inf")).softmax(dim=-1).to(v.dtype)
-    return (weights @ v)[0].transpose(0, 1)

@@ -31,16 +31,14 @@ class OutputHead:
         """(num_rows,) float32 losses of (num_rows, hidden_size) states, logits never whole."""
         if self.scale != 1.0:
             hidden_states = hidden_states * self.scale
-        return linear_nll(
-            hidden_states, self.weight, targets, bias=self.bias, softcap=self.softcap
-        )
+        return linear_nll(hidden_states, self.weight, targets, bias=self.bias, softcap=self.softcap)
 
 
 def output_head(model: PreTrainedModel) -> OutputHead:
     """The output projection of a transformers causal language model.
 
     Gemma 2's final softcap, Cohere's ``logit_scale`` and Granite's ``logits_scaling`` are read from
-    the config; :func:`codeact.models.assert_isolated` compares the result with the model's own logits.
+    the config; :func:`codeact.models.assert_isolated` compares the result with the model's logits.
 
     Raises:
         ValueError: the model has no linear output projection.

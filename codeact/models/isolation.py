@@ -64,9 +64,7 @@ def _probe(model: PreTrainedModel) -> None:
         _distance(logits, torch.cat(_eager_logits(model, sequences))) / scale, tolerance, "packing"
     )
     batch = _batch(model, sequences)
-    from_logits = F.cross_entropy(
-        logits[batch.rows].float(), batch.targets, reduction="none"
-    )
+    from_logits = F.cross_entropy(logits[batch.rows].float(), batch.targets, reduction="none")
     without = packed_nll(model, output_head(model), batch)
     _require(_distance(from_logits, without) / scale, tolerance, "leaving out the logits")
 
@@ -100,6 +98,6 @@ def _require(change: float, tolerance: float, cause: str) -> None:
     if not change <= tolerance:  # a NaN must fail too
         raise RuntimeError(
             f"packed sequences are not isolated: {cause} changes the result by {change:.1e} of the "
-            f"largest logit (allowed {tolerance:.0e}); load the model with attn_implementation='codeact', "
-            "or train without packing"
+            f"largest logit (allowed {tolerance:.0e}); load the model with "
+            "attn_implementation='codeact', or do without packing"
         )

@@ -28,12 +28,16 @@ def resolve_device(device: DeviceName | str = "auto") -> torch.device:
     """``"auto"`` is the GPU when there is one.
 
     Raises:
-        InputError: ``"cuda"`` on a machine without a usable GPU.
+        InputError: another name than auto, cpu and cuda (or cuda:1), or ``"cuda"`` on a machine
+            without a usable GPU.
     """
+    kind, _, index = str(device).partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
+        raise InputError(f"device must be auto, cpu or cuda, got {device!r}")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is 'cuda', but PyTorch finds no usable GPU (see codeact env)")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device is {device!r}, but PyTorch finds no usable GPU (see codeact env)")
     return torch.device(device)
 
 
@@ -74,16 +78,16 @@ def load_model(
     register_attention()
     source = _checked_source(name_or_path)
     placed = resolve_device(device)
+    weights = resolve_dtype(dtype, placed)
     tokenizer = load_tokenizer(source)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=resolve_dtype(dtype, placed),
-            attn_implementation=attn_implementation,
+            source, dtype=weights, attn_implementation=attn_implementation
         )
     except (OSError, ValueError) as error:
         raise InputError(f"model {source!r} cannot be loaded: {_first_line(error)}") from error
-    return LoadedModel(model.to(placed).eval(), tokenizer)
+    placed_model: PreTrainedModel = torch.nn.Module.to(model, placed).eval()
+    return LoadedModel(placed_model, tokenizer)
 
 
 def _checked_source(name_or_path: str | Path) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from codeact.models.hidden_states import output_head, packed_nll
+from codeact.models.hidden_states import OutputHead, output_head, packed_nll
 from codeact.models.isolation import assert_isolated
 from codeact.ops.packing import pack_best_fit
 from codeact.ops.varlen import IGNORE_INDEX, pack_sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_CPU_BUDGET = 1024
+_CUDA_BUDGET = 16384
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 class ScoredSequence(NamedTuple):
@@ -35,15 +44,23 @@ def scored_from(input_ids: NDArray[np.int32], first: int) -> ScoredSequence:
 
 
 def stream_nlls(
-    model: PreTrainedModel, sequences: Sequence[ScoredSequence], *, token_budget: int = 2048
+    model: PreTrainedModel,
+    sequences: Sequence[ScoredSequence],
+    *,
+    token_budget: int | None = None,
 ) -> Iterator[list[tuple[int, NDArray[np.float32]]]]:
-    """Score sequences in packs of about ``token_budget`` tokens; one device wait a pack.
+    """Score sequences in packs of about ``token_budget`` tokens.
+
+    On a GPU one pack runs after the other, with one wait for the device each. On a CPU every
+    thread that PyTorch may use takes a pack of its own: a thread then never waits for another
+    inside a product, which on a shared machine costs a quarter of the time.
 
     Args:
         model: loaded with ``attn_implementation="codeact"``; checked once by
             :func:`assert_isolated`.
         sequences: what to score.
-        token_budget: tokens a pack holds; a longer sequence is a pack of its own.
+        token_budget: tokens a pack holds; a longer sequence is a pack of its own. None is 1024
+            on a CPU, where activations should stay in the cache, and 16384 on a GPU.
 
     Yields:
         For each pack a list of (index into ``sequences``, (num_scored,) float32 losses in nats).
@@ -51,14 +68,35 @@ def stream_nlls(
     if not sequences:
         return
     assert_isolated(model)
-    head = output_head(model)
+    on_cpu = model.device.type == "cpu"
+    budget = token_budget or (_CPU_BUDGET if on_cpu else _CUDA_BUDGET)
     seqlens = np.array([len(s.input_ids) for s in sequences], dtype=np.int32)
-    order, offsets = pack_best_fit(seqlens, max(token_budget, int(seqlens.max())))
-    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
-        members = order[start:end]
-        batch = pack_sequences(
-            [sequences[i].input_ids for i in members], [sequences[i].labels for i in members]
-        )
-        losses = packed_nll(model, head, batch.to(model.device)).cpu().numpy()
-        parts = np.split(losses, batch.cu_rows[1:-1])
-        yield list(zip(members.tolist(), parts, strict=True))
+    order, offsets = pack_best_fit(seqlens, max(budget, int(seqlens.max())))
+    packs = np.split(order, offsets[1:-1])
+    score = partial(_score_pack, model, output_head(model), sequences)
+    yield from _map_on_threads(score, packs) if on_cpu else map(score, packs)
+
+
+def _score_pack(
+    model: PreTrainedModel,
+    head: OutputHead,
+    sequences: Sequence[ScoredSequence],
+    members: NDArray[np.int32],
+) -> list[tuple[int, NDArray[np.float32]]]:
+    batch = pack_sequences(
+        [sequences[i].input_ids for i in members], [sequences[i].labels for i in members]
+    )
+    losses = packed_nll(model, head, batch.to(model.device)).cpu().numpy()
+    return list(zip(members.tolist(), np.split(losses, batch.cu_rows[1:-1]), strict=True))
+
+
+def _map_on_threads(function: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
+    """``map`` on as many threads as PyTorch has, each computing alone; results in order."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of this thread, and of MKL in all of them
+    pool = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(num_threads)

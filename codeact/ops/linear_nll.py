@@ -62,7 +62,7 @@ def linear_nll(
     differentiated = _is_differentiated(hidden_states, weight, bias)
     if backend == "tiled" and differentiated:
         raise RuntimeError(
-            'linear_nll(backend="tiled") has no derivative; use backend="reference" or torch.no_grad()'
+            "linear_nll(backend='tiled') has no derivative; use 'reference' or torch.no_grad()"
         )
     if backend == "reference" or differentiated:
         return linear_nll_reference(hidden_states, weight, targets, bias, softcap, ignore_index)
@@ -102,14 +102,15 @@ def _check(hidden_states: Tensor, weight: Tensor, targets: Tensor, bias: Tensor 
         or (bias is not None and bias.shape != weight.shape[:1])
     ):
         raise ValueError(
-            "linear_nll expects hidden_states (num_tokens, hidden_size), weight (vocab_size, hidden_size), "
-            f"targets (num_tokens,) and bias (vocab_size,), got {tuple(hidden_states.shape)}, "
-            f"{tuple(weight.shape)}, {tuple(targets.shape)} and "
+            "linear_nll expects hidden_states (num_tokens, hidden_size), weight (vocab_size, "
+            "hidden_size), targets (num_tokens,) and bias (vocab_size,), got "
+            f"{tuple(hidden_states.shape)}, {tuple(weight.shape)}, {tuple(targets.shape)} and "
             f"{None if bias is None else tuple(bias.shape)}"
         )
     if hidden_states.dtype != weight.dtype:
         raise ValueError(
-            f"linear_nll expects one dtype, got hidden_states {hidden_states.dtype} and weight {weight.dtype}"
+            f"linear_nll expects one dtype, got hidden_states {hidden_states.dtype} and weight "
+            f"{weight.dtype}"
         )
 
 
@@ -175,7 +176,8 @@ def _nll_of_rows(
         maxima.append(maximum)
         sums.append(logits.sub_(shift[:, None]).exp_().sum(dim=1))
     maximum = torch.stack(maxima).amax(dim=0)
-    total = sum(s * torch.exp(m - maximum) for m, s in zip(maxima, sums, strict=True))
+    shares = [s * torch.exp(m - maximum) for m, s in zip(maxima, sums, strict=True)]
+    total = torch.stack(shares).sum(dim=0)
     return maximum + torch.log(total) - target_logits
 
 

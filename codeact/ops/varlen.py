@@ -61,7 +61,7 @@ class PackedBatch:
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch on another device (copies do not wait when the source is pinned)."""
-        moved = {
+        moved: dict[str, Any] = {
             field.name: value.to(device, non_blocking=True)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
@@ -108,7 +108,9 @@ def pack_sequences(
     """
     seqlens = np.array([len(ids) for ids in input_ids], dtype=np.int64)
     if len(seqlens) == 0 or (seqlens == 0).any():
-        raise ValueError(f"pack_sequences needs non-empty sequences, got lengths {seqlens.tolist()}")
+        raise ValueError(
+            f"pack_sequences needs non-empty sequences, got lengths {seqlens.tolist()}"
+        )
     if [len(row) for row in labels] != seqlens.tolist():
         raise ValueError("pack_sequences needs labels as long as input_ids, sequence by sequence")
     ends = np.cumsum(seqlens)

@@ -147,8 +147,8 @@ def plan_bins(
     """Plan Dynamic Pack: every example in one bin of at most ``capacity`` tokens.
 
     CodeACT (arXiv:2408.02193) packs only inside a micro-batch and by next fit; here a window of
-    thousands of shuffled examples is packed best-fit decreasing, which leaves almost nothing unfilled
-    and still mixes the data.
+    thousands of shuffled examples is packed best-fit decreasing, which leaves almost nothing
+    unfilled and still mixes the data.
 
     Args:
         seqlens: (num_examples,) integers, tokens of each example.

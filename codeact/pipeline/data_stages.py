@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from codeact.data import Examples, decontaminate, find_benchmarks, harvest_functions, load_examples
-from codeact.data import tokenize_examples
+from codeact.data import (
+    Examples,
+    decontaminate,
+    find_benchmarks,
+    harvest_functions,
+    load_examples,
+    tokenize_examples,
+)
 from codeact.errors import InputError
 from codeact.pipeline.files import write_json
-from codeact.pipeline.stage import StageContext, StageResult
+from codeact.pipeline.stage import StageContext, StageResult, count_statuses
+from codeact.selection import resolve_budget
 
 
 def load_stage(context: StageContext) -> StageResult:
@@ -25,15 +32,17 @@ def load_stage(context: StageContext) -> StageResult:
     usable = np.flatnonzero(np.array(tokenized.status) == "ok")
     if len(usable) == 0:
         raise InputError(
-            f"data.source: none of the {len(examples)} rows has an instruction, an answer and at most "
-            f"data.max_tokens = {section.max_tokens} tokens"
+            f"data.source: none of the {len(examples)} rows has an instruction, an answer and at "
+            f"most data.max_tokens = {section.max_tokens} tokens: "
+            f"{count_statuses(tokenized.status)}"
         )
     order = np.random.default_rng(context.recipe.seed).permutation(usable)
     examples.select(order).write_jsonl(context.folder / "pool.jsonl")
+    left_out = count_statuses(status for status in tokenized.status if status != "ok")
     return StageResult(
         ["pool.jsonl"],
-        f"{len(usable)} of {len(examples)} rows from {examples.source} fit "
-        f"{section.max_tokens} tokens",
+        f"{len(usable)} of {len(examples)} rows of {examples.source} used, of at most "
+        f"{section.max_tokens} tokens" + (f"; left out: {left_out}" if left_out else ""),
     )
 
 
@@ -51,6 +60,7 @@ def decontaminate_stage(context: StageContext) -> StageResult:
             f"data has {len(clean)} usable rows; {section.num_held_out} held out and "
             f"{context.recipe.select.num_clusters} clusters need more"
         )
+    resolve_budget(context.recipe.select.budget, num_examples)  # before hours of scoring
     held_out, examples = _split(clean, section.num_held_out, num_examples)
     held_out.write_jsonl(context.folder / "held_out.jsonl")
     examples.write_jsonl(context.folder / "examples.jsonl")
@@ -74,7 +84,8 @@ def decontaminate_stage(context: StageContext) -> StageResult:
     removed = len(pool) - len(clean)
     return StageResult(
         ["examples.jsonl", "held_out.jsonl", "decontamination.json"],
-        f"{removed} rows removed ({note}); {len(examples)} to choose from, {len(held_out)} held out",
+        f"{removed} rows removed ({note}); {len(examples)} to choose from, "
+        f"{len(held_out)} held out",
     )
 
 

@@ -17,7 +17,6 @@ def demo_overrides() -> list[str]:
         f"data.num_examples={1200 if on_gpu else 200}",
         f"data.num_held_out={256 if on_gpu else 48}",
         "data.max_tokens=256",
-        "score.token_budget=2048",
         "pack.capacity=1024",
         "train.learning_rate=2e-5",
         "train.accumulation=1",

@@ -59,7 +59,7 @@ class ScoreSection(_Strict):
 
     preset: Literal["codeact", "superfiltering", "cherry"] = "codeact"
     max_length: Positive | None = None
-    token_budget: Positive = 4096  # tokens in one forward pass
+    token_budget: Positive | None = None  # tokens in one forward pass; None suits the device
 
 
 class EmbedSection(_Strict):
@@ -151,7 +151,8 @@ class Recipe(_Strict):
         """Hash of what a stage depends on, for :meth:`RunFolder.stage_is_current`.
 
         Args:
-            *sections: Names of sections or of the top-level keys (``"score"``, ``"seed"``).
+            *sections: Names of sections, of top-level keys or of single keys (``"score"``,
+                ``"seed"``, ``"select.num_clusters"``).
             **inputs: Hashes of what came before, by a name (``examples=examples.content_hash()``).
 
         Returns:
@@ -161,7 +162,11 @@ class Recipe(_Strict):
         Raises:
             ValueError: A section has no such name.
         """
-        values = self.model_dump()
+        values: dict[str, Any] = {}
+        for name, value in self.model_dump().items():
+            values[name] = value
+            if isinstance(value, dict):
+                values |= {f"{name}.{leaf}": inner for leaf, inner in value.items()}
         unknown = sorted(set(sections) - values.keys())
         if unknown:
             raise ValueError(f"sections must be keys of Recipe, got {unknown}")

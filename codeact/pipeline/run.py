@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codeact.errors import InputError
 from codeact.models import PeakMemory, resolve_device
 from codeact.pipeline.data_stages import decontaminate_stage, load_stage
 from codeact.pipeline.files import write_text
@@ -33,12 +35,13 @@ def _report_stage(context: StageContext) -> StageResult:
 
 STAGES = (
     Stage("load", "Load and validate", "rows", ("data", "model", "seed"), (), load_stage),
-    Stage(
-        "decontaminate", "Decontaminate", "rows", ("data", "select"), ("load",), decontaminate_stage
-    ),
+    Stage("decontaminate", "Decontaminate", "rows", ("data",), ("load",), decontaminate_stage),
     Stage("score", "Score IFD", "rows", ("model", "score"), ("decontaminate",), score_stage),
     Stage("embed", "Embed", "rows", ("embed", "model"), ("decontaminate",), embed_stage),
-    Stage("cluster", "Cluster by k-means", "runs", ("select", "seed"), ("embed",), cluster_stage),
+    Stage(
+        "cluster", "Cluster by k-means", "runs", ("select.num_clusters", "seed"), ("embed",),
+        cluster_stage,
+    ),
     Stage(
         "select", "Select by CDAS", "runs", ("select", "score", "seed"), ("score", "cluster"),
         select_stage,
@@ -49,8 +52,8 @@ STAGES = (
     ),
     *(
         Stage(
-            f"train-{arm}", f"Fine-tune on {arm}", "steps", ("model", "train", "pack", "data", "seed"),
-            ("select",), partial(train_arm, arm=arm),
+            f"train-{arm}", f"Fine-tune on {arm}", "steps",
+            ("model", "train", "pack", "data", "seed"), ("select",), partial(train_arm, arm=arm),
         )
         for arm in ARMS
     ),
@@ -72,22 +75,34 @@ def run_recipe(recipe: Recipe, folder: str | Path, announcer: Announcer) -> Path
 
     Raises:
         InputError: something in the recipe or the data cannot be used, or another process is
-            working in the folder. Finished stages stay.
+            working in the folder. Finished stages stay; a folder made for nothing does not.
     """
     run = RunFolder(folder)
+    device = resolve_device(recipe.model.device)
+    is_new = not run.path.exists()
     with run.locked():
-        device = resolve_device(recipe.model.device)
-        run.begin(device=str(device), seed=recipe.seed)
-        write_text(run / "recipe.yaml", recipe.to_yaml())
-        hashes: dict[str, str] = {"source": _source_hash(recipe)}
-        for stage in STAGES:
-            inputs = {name: hashes[name] for name in stage.needs or ("source",)}
-            hashes[stage.name] = recipe.section_hash(*stage.sections, **inputs)
-            if run.stage_is_current(stage.name, hashes[stage.name]):
-                announcer.skip(stage)
-                continue
-            _run_stage(stage, recipe, run, hashes[stage.name], announcer)
+        try:
+            run.begin(device=str(device), seed=recipe.seed)
+            write_text(run / "recipe.yaml", recipe.to_yaml())
+            _run_stages(recipe, run, announcer)
+        except InputError:
+            if is_new and not run.manifest.stages:
+                shutil.rmtree(run.path)
+            raise
     return run / "report.html"
+
+
+def _run_stages(recipe: Recipe, run: RunFolder, announcer: Announcer) -> None:
+    outputs = {"source": _source_hash(recipe)}
+    for stage in STAGES:
+        inputs = {name: outputs[name] for name in stage.needs or ("source",)}
+        stage_hash = recipe.section_hash(*stage.sections, **inputs)
+        if run.stage_is_current(stage.name, stage_hash):
+            announcer.skip(stage)
+        else:
+            _run_stage(stage, recipe, run, stage_hash, announcer)
+        # Content counts too: a stage that is repeated and comes out otherwise repeats what follows.
+        outputs[stage.name] = run.output_hash(stage.name)
 
 
 def _run_stage(

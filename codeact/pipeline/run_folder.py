@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterable, Iterator
@@ -108,6 +109,12 @@ class RunFolder:
             for file, digest in record.files.items()
         )
 
+    def output_hash(self, name: str) -> str:
+        """SHA-256 over what a recorded stage depended on and what it wrote, for what follows it."""
+        record = self.manifest.stages[name]
+        text = json.dumps([record.hash, sorted(record.files.items())])
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def record_stage(
         self,
         name: str,
@@ -144,12 +151,18 @@ class RunFolder:
         """Holds the folder for this process; the system lets go of it however the process ends.
 
         Raises:
-            InputError: Another run holds it.
+            InputError: Another run holds it, or it cannot be made or written to.
         """
         import fcntl  # POSIX only, and nothing else here is
 
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self / _LOCK).open("a+") as lock:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            opened = (self / _LOCK).open("a+")
+        except OSError as error:
+            raise InputError(
+                f"run folder {self.path} cannot be written to ({error.strerror})"
+            ) from None
+        with opened as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

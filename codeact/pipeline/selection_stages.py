@@ -13,7 +13,7 @@ from codeact.data import Examples
 from codeact.errors import InputError
 from codeact.models import demo_embedder
 from codeact.pipeline.files import read_parquet, write_npy, write_parquet
-from codeact.pipeline.stage import StageContext, StageResult
+from codeact.pipeline.stage import StageContext, StageResult, count_statuses
 from codeact.progress import OnProgress
 from codeact.scoring import Embedder, Scorer, ifd_preset
 from codeact.selection import CDAS, LengthMatchedRandom, cluster_kmeans
@@ -34,12 +34,18 @@ def score_in_shards(
     tables = []
     for start in range(0, len(examples), SHARD_SIZE):
         shard = folder / f"{start // SHARD_SIZE:06d}.parquet"
+        stop = min(start + SHARD_SIZE, len(examples))
         if not shard.exists():
-            rows = examples.select(range(start, min(start + SHARD_SIZE, len(examples))))
-            write_parquet(shard, scorer.ifd(rows))
+
+            def progress(done: int, total: int, start: int = start, stop: int = stop) -> None:
+                if on_progress is not None and done < total:  # tokens of a shard, as rows
+                    on_progress(start + (stop - start) * done // total, len(examples))
+
+            rows = examples.select(range(start, stop))
+            write_parquet(shard, scorer.ifd(rows, on_progress=progress))
         tables.append(pq.read_table(shard))
         if on_progress is not None:
-            on_progress(min(start + SHARD_SIZE, len(examples)), len(examples))
+            on_progress(stop, len(examples))
     return pa.concat_tables(tables)
 
 
@@ -56,8 +62,7 @@ def score_stage(context: StageContext) -> StageResult:
     table = score_in_shards(scorer, context.examples(), shards, context.on_progress)
     write_parquet(context.folder / "scores.parquet", table)
     shutil.rmtree(shards.parent)
-    statuses = table["status"].value_counts().to_pylist()
-    counts = ", ".join(f"{entry['counts']} {entry['values']}" for entry in statuses)
+    counts = count_statuses(table["status"].to_pylist())
     return StageResult(["scores.parquet"], f"{table.num_rows} rows: {counts}")
 
 
@@ -68,9 +73,7 @@ def embed_stage(context: StageContext) -> StageResult:
         path = context.model_path
     else:
         path = section.model or str(demo_embedder())
-    embedder = Embedder(
-        path, device=context.recipe.model.device, batch_size=section.batch_size
-    )
+    embedder = Embedder(path, device=context.recipe.model.device, batch_size=section.batch_size)
     vectors = embedder.embed(context.examples(), on_progress=context.on_progress)
     write_npy(context.folder / "embeddings.npy", vectors)
     return StageResult(
@@ -102,7 +105,7 @@ def cluster_stage(context: StageContext) -> StageResult:
 
 
 def select_stage(context: StageContext) -> StageResult:
-    """CDAS and its length-matched random control; writes ``selection.parquet``, ``subset.jsonl``."""
+    """CDAS and its random control; writes ``selection.parquet`` and ``subset.jsonl``."""
     section = context.recipe.select
     score = ifd_preset(context.recipe.score.preset).score
     scores = read_parquet(
@@ -116,6 +119,11 @@ def select_stage(context: StageContext) -> StageResult:
     cdas = CDAS(
         section.budget, section.num_clusters, context.recipe.seed, section.exact_budget
     ).fit(None, ifd, clusters=labels, ids=ids)
+    if len(cdas.selected_) == 0:
+        raise InputError(
+            f"select.budget = {section.budget} keeps none of {len(ids)} rows in "
+            f"{section.num_clusters} clusters; set select.exact_budget or ask for more"
+        )
     lengths = scores["num_response_tokens"].to_numpy()
     random = LengthMatchedRandom(context.recipe.seed).fit(lengths, cdas.selected_, ~np.isnan(ifd))
     kept, kept_random = np.zeros((2, len(ids)), dtype=bool)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,11 @@ class StageResult:
 
     files: list[str]
     summary: str
+
+
+def count_statuses(statuses: Iterable[str]) -> str:
+    """Rows by status in words, the most frequent first: ``"190 ok, 10 truncated"``."""
+    return ", ".join(f"{count} {status}" for status, count in Counter(statuses).most_common())
 
 
 @dataclass

@@ -30,13 +30,19 @@ class Embedder:
             all-MiniLM-L6-v2.
         device: ``"auto"`` is the GPU when there is one.
         batch_size: texts a forward pass holds, longest first, so that little is padding.
+        max_length: tokens a text is cut to; None is what tokenizer and model take.
 
     Raises:
         InputError: the model or its tokenizer cannot be loaded.
     """
 
     def __init__(
-        self, name_or_path: str | Path, *, device: str = "auto", batch_size: int = 64
+        self,
+        name_or_path: str | Path,
+        *,
+        device: str = "auto",
+        batch_size: int = 64,
+        max_length: int | None = None,
     ) -> None:
         from transformers import AutoModel, AutoTokenizer
 
@@ -50,8 +56,11 @@ class Embedder:
             ) from error
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        self.model = model.to(resolve_device(device)).eval()
+        self.model: PreTrainedModel = torch.nn.Module.to(model, resolve_device(device)).eval()
         self.batch_size = batch_size
+        # Some tokenizers state no limit (a number near 1e30); the position table then does.
+        positions = getattr(model.config, "max_position_embeddings", 512)
+        self.max_length = min(max_length or positions, self.tokenizer.model_max_length, positions)
 
     def embed(
         self, examples: Sequence[Example], *, on_progress: OnProgress | None = None
@@ -73,7 +82,7 @@ class Embedder:
     @torch.inference_mode()
     def _embed_batch(self, texts: list[str]) -> NDArray[np.float32]:
         inputs: Any = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self._max_length(), return_tensors="pt"
+            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         ).to(self.model.device)
         states = self.model(**inputs).last_hidden_state
         mask = inputs["attention_mask"][:, :, None].to(states.dtype)
@@ -82,8 +91,3 @@ class Embedder:
             torch.nn.functional.normalize(pooled, dim=1).float().cpu().numpy()
         )
         return normalised
-
-    def _max_length(self) -> int:
-        # Some tokenizers state no limit (a number near 1e30); the position table then does.
-        positions = getattr(self.model.config, "max_position_embeddings", 512)
-        return int(min(self.tokenizer.model_max_length, positions))

@@ -26,7 +26,7 @@ class Scorer:
         preset: ``"codeact"`` (arXiv:2408.02193), ``"superfiltering"`` (arXiv:2402.00530) or
             ``"cherry"`` (arXiv:2308.12032).
         max_length: longest prompt plus answer in tokens; None is the preset's, else the model's.
-        token_budget: tokens of one pass through the model.
+        token_budget: tokens of one pass through the model; None as in :func:`stream_nlls`.
 
     Raises:
         InputError: no such model or preset, or a ``max_length`` the model cannot take.
@@ -38,13 +38,13 @@ class Scorer:
         *,
         preset: str = "codeact",
         max_length: int | None = None,
-        token_budget: int = 2048,
+        token_budget: int | None = None,
     ) -> None:
         self.preset = ifd_preset(preset)
         loaded = model if isinstance(model, tuple) else load_model(model)
         self.model, self.tokenizer = loaded
         self.max_length = self._resolve_max_length(max_length)
-        if token_budget < 1:
+        if token_budget is not None and token_budget < 1:
             raise InputError(f"token_budget must be at least 1, got {token_budget}")
         self.token_budget = token_budget
 

@@ -58,18 +58,16 @@ def ifd_spans(
     joint = [prompt + example.response for prompt, example in zip(prompts, examples, strict=True)]
     direct = [preset.direct_prefix + example.response for example in examples]
     prefix_length = len(tokenizer(preset.direct_prefix)["input_ids"])
-    # A tokenised chunk is Python lists; only int32 arrays are kept.
-    encoded = zip(
-        examples, _encode(tokenizer, prompts), _encode(tokenizer, joint), _encode(tokenizer, direct),
-        strict=True,
-    )  # fmt: skip
+    encoded = (_encode(tokenizer, texts) for texts in (prompts, joint, direct))
     return [
         _spans(example, prompt, both, alone, prefix_length, preset.direct_allowance, max_length)
-        for example, prompt, both, alone in encoded
+        for example, prompt, both, alone in zip(examples, *encoded, strict=True)
     ]
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[NDArray[np.int32]]:
+    if not texts:  # fast tokenizers fail on an empty batch
+        return []
     # Cut by ourselves below: the tokenizer would warn about long texts, and cuts per call.
     encoded = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
     return [np.array(ids, dtype=np.int32) for ids in encoded]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from transformers import TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from codeact.data import TokenizedExamples
 from codeact.errors import InputError
@@ -103,6 +103,7 @@ def fine_tune(
         plan=plan,
         callbacks=[recorder],
     )
+    trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
     recorder.trainer = trainer
     start = time.perf_counter()
     with PeakMemory() as memory:
@@ -118,6 +119,10 @@ def fine_tune(
 
 def _arguments(config: TrainConfig, scratch: Path, model: PreTrainedModel) -> TrainingArguments:
     on_cpu = model.device.type == "cpu"
+    # Passed only when wanted: newer transformers warn about the name.
+    checkpointing: dict[str, Any] = (
+        {"gradient_checkpointing": True} if config.gradient_checkpointing else {}
+    )
     return TrainingArguments(
         output_dir=str(scratch),
         per_device_train_batch_size=1,
@@ -130,7 +135,7 @@ def _arguments(config: TrainConfig, scratch: Path, model: PreTrainedModel) -> Tr
         optim={"adamw": "adamw_torch", "sgd": "sgd"}[config.optimizer],
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        gradient_checkpointing=config.gradient_checkpointing,
+        **checkpointing,
         bf16=not on_cpu and model.dtype == torch.float32,
         use_cpu=on_cpu,
         seed=config.seed,

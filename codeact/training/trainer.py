@@ -18,9 +18,9 @@ from codeact.packing import BinPlan, PackedBatchSampler, PackedCollator, PackedD
 class PackedTrainerMixin:
     """Makes a ``Trainer`` train on the bins of a plan; put it before the ``Trainer`` class.
 
-    Set ``train_dataset`` to a :class:`PackedDataset` and pass ``plan`` as keyword argument. One bin is
-    one micro-batch. The loss of an optimizer step is the sum over all its scored tokens divided by
-    their number, whatever bins and accumulation steps they are spread over, so packing changes
+    Set ``train_dataset`` to a :class:`PackedDataset` and pass ``plan`` as keyword argument. One bin
+    is one micro-batch. The loss of an optimizer step is the sum over all its scored tokens divided
+    by their number, whatever bins and accumulation steps they are spread over, so packing changes
     nothing in the objective. The output projection is applied to scored positions only.
 
     Attributes:
@@ -28,18 +28,19 @@ class PackedTrainerMixin:
         num_loss_tokens_seen: those among them that carried a loss.
 
     Raises:
-        RuntimeError: the model does not keep packed sequences apart, or more than one process trains.
+        RuntimeError: the model does not keep packed sequences apart, or several processes train.
     """
 
     # The sum is divided by the tokens of the whole optimizer step already.
-    loss_is_scaled_for_ga = True
+    loss_is_scaled_for_ga: bool | None = True
 
     def __init__(self, *args: Any, plan: BinPlan, **kwargs: Any) -> None:
         self.plan = plan
         self.num_tokens_seen = 0
         self.num_loss_tokens_seen = 0
-        super().__init__(*args, data_collator=PackedCollator(), **kwargs)
         trainer: Any = self
+        trainer_class: Any = super()
+        trainer_class.__init__(*args, data_collator=PackedCollator(), **kwargs)
         if trainer.args.world_size > 1 or trainer.args.n_gpu > 1:
             raise RuntimeError(
                 f"packed training runs in one process on one device, got {trainer.args.world_size} "
@@ -66,7 +67,7 @@ class PackedTrainerMixin:
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Sum of the scored tokens' losses over ``num_items_in_batch`` (their own number if None)."""
+        """Sum of the scored tokens' losses over ``num_items_in_batch`` (None: their own number)."""
         labels = inputs.pop("labels")[0]
         rows = (labels[1:] != IGNORE_INDEX).nonzero()[:, 0]
         self.num_tokens_seen += len(labels)

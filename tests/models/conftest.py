@@ -45,7 +45,9 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 
 
 @pytest.fixture(params=CONFIGS)
-def tiny_model(request: pytest.FixtureRequest, make_tiny: Callable[..., PreTrainedModel]) -> PreTrainedModel:
+def tiny_model(
+    request: pytest.FixtureRequest, make_tiny: Callable[..., PreTrainedModel]
+) -> PreTrainedModel:
     return make_tiny(request.param)
 
 

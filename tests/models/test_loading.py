@@ -22,7 +22,9 @@ def test_local_folder(tiny_model_folder: Path) -> None:
 
 
 def test_bfloat16(tiny_model_folder: Path) -> None:
-    assert load_model(tiny_model_folder, dtype="bfloat16", device="cpu").model.dtype == torch.bfloat16
+    assert (
+        load_model(tiny_model_folder, dtype="bfloat16", device="cpu").model.dtype == torch.bfloat16
+    )
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,9 @@ def test_nan_hidden_states_give_nan(device: torch.device) -> None:
 def test_derivatives_are_right_or_refused(device: torch.device) -> None:
     x, w, targets, _ = make_inputs(4, 8, 31, torch.float64, device)
     x.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: linear_nll(x, w, targets), (x,), check_forward_ad=True)
+    assert torch.autograd.gradcheck(
+        lambda x: linear_nll(x, w, targets), (x,), check_forward_ad=True
+    )
     with pytest.raises(RuntimeError, match="no derivative"):
         linear_nll(x, w, targets, backend="tiled")
     tangent = torch.randn_like(w)

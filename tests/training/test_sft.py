@@ -96,7 +96,9 @@ def test_loss_goes_down(loaded: LoadedModel, rows: list[dict[str, str]], tmp_pat
     assert not loaded.model.training
 
 
-def test_same_seed_same_run(loaded: LoadedModel, rows: list[dict[str, str]], tmp_path: Path) -> None:
+def test_same_seed_same_run(
+    loaded: LoadedModel, rows: list[dict[str, str]], tmp_path: Path
+) -> None:
     losses = []
     for _ in range(2):
         model = load_model(loaded.model.name_or_path, device="cpu").model
@@ -115,12 +117,18 @@ def test_diverged_loss_is_one_line(
         epochs=20, learning_rate=1e30, lr_scheduler="constant", warmup_ratio=0.0, max_grad_norm=1e9
     )
     with pytest.raises(InputError, match=r"loss became (nan|inf) at step \d+"):
-        fine_tune(loaded.model, examples, plan_bins(examples.seqlens, 400), config, scratch=tmp_path)
+        fine_tune(
+            loaded.model, examples, plan_bins(examples.seqlens, 400), config, scratch=tmp_path
+        )
 
 
 def test_nothing_to_learn_is_refused(loaded: LoadedModel, tmp_path: Path) -> None:
     examples = tokenised(loaded, [{"instruction": "a", "output": ""}])
     with pytest.raises(InputError, match="at least one response token"):
         fine_tune(
-            loaded.model, examples, plan_bins(examples.seqlens, 400), TrainConfig(), scratch=tmp_path
+            loaded.model,
+            examples,
+            plan_bins(examples.seqlens, 400),
+            TrainConfig(),
+            scratch=tmp_path,
         )
