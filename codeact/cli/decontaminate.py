@@ -30,13 +30,15 @@ def decontaminate(
 
     Rows with tasks of HumanEval or MBPP go to stdout, one JSON line each; the others to --output.
     """
+    from codeact.cli.checks import check_output, parse_columns
     from codeact.cli.display import progress_bar
-    from codeact.cli.tables import check_output, parse_columns
+    from codeact.cli.quiet import quiet_libraries
     from codeact.data import decontaminate as find_hits
     from codeact.data import find_benchmarks, load_examples
     from codeact.errors import InputError
 
     check_output(output, (".jsonl",))
+    quiet_libraries()
     examples = load_examples(data, columns=parse_columns(column))
     found = find_benchmarks(benchmarks)
     if not found:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from codeact.errors import InputError
 from codeact.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class RunDisplay:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._stage is not None:  # the stage that was stopped or failed
+        # Of bad input the one line that is to come says all; it names what to change.
+        if self._stage is not None and not isinstance(error, InputError):
             self._line("✗", self._stage, self._seconds(), "not finished")
         self._clear()
         self._progress.stop()

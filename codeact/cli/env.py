@@ -104,12 +104,13 @@ def _compute() -> Iterator[Piece]:
 
 
 def _attention(has_gpu: bool) -> str:
-    """What codeact.models.attention will take for packed sequences."""
-    if not has_gpu:
-        return "PyTorch's scaled_dot_product_attention, sequence by sequence"
-    if importlib.util.find_spec("flash_attn") is not None:
-        return "flash-attn (flash_attn_varlen_func)"
-    return "PyTorch's varlen_attn; in float32 scaled_dot_product_attention"
+    """What codeact.models.varlen will take for packed sequences."""
+    plain = "PyTorch's scaled_dot_product_attention, sequence by sequence"
+    if has_gpu and importlib.util.find_spec("flash_attn") is not None:
+        return f"flash-attn; in float32 {plain}"
+    if has_gpu and importlib.util.find_spec("torch.nn.attention.varlen") is not None:
+        return f"PyTorch's varlen_attn; in float32 {plain}"
+    return plain
 
 
 def _tools() -> Iterator[Piece]:

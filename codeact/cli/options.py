@@ -29,7 +29,7 @@ Output = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda.")]
 Dtype = Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32, bfloat16 or float16.")]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(

@@ -18,14 +18,10 @@ def pack(
     data: Data,
     *,
     model: Model,
-    capacity: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Tokens a bin may hold.")
-    ] = 4096,
-    window: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Examples packed together.")
-    ] = 4096,
+    capacity: Annotated[int, typer.Option(metavar="N", help="Tokens a bin may hold.")] = 4096,
+    window: Annotated[int, typer.Option(metavar="N", help="Examples packed together.")] = 4096,
     batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Batch size of the padded comparison.")
+        int, typer.Option(metavar="N", help="Batch size of the padded comparison.")
     ] = 8,
     overflow: Annotated[
         str,
@@ -40,22 +36,23 @@ def pack(
     The report on padding and steps, beside padded batches, goes to stdout as JSON. With --output
     (.json) the bins themselves are written too, as lists of row numbers.
     """
+    from codeact.cli import checks
     from codeact.cli.display import progress_bar
-    from codeact.cli.quiet import quiet_libraries
-    from codeact.cli.tables import check_output, parse_columns
-    from codeact.errors import InputError
+    from codeact.cli.quiet import quiet_models
 
-    check_output(output, (".json",))
-    if overflow not in ("error", "drop", "truncate"):
-        raise InputError(f"--overflow must be error, drop or truncate, got {overflow!r}")
+    checks.check_at_least(1, capacity=capacity, window=window, batch_size=batch_size)
+    checks.check_seed(seed)
+    checks.check_choice("--overflow", overflow, ("error", "drop", "truncate"))
+    checks.check_output(output, (".json",))
+    columns = checks.parse_columns(column)
     with progress_bar("Tokenise") as on_progress:
-        quiet_libraries()
+        quiet_models()
         from codeact.data import load_examples, tokenize_examples
         from codeact.models import load_tokenizer
         from codeact.packing import plan_bins
         from codeact.pipeline.files import write_json
 
-        examples = load_examples(data, columns=parse_columns(column))
+        examples = load_examples(data, columns=columns)
         tokenized = tokenize_examples(
             examples,
             load_tokenizer(model),

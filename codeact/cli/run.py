@@ -35,10 +35,10 @@ def run(
 def execute(recipe: Recipe, folder: Path) -> None:
     """Run ``recipe`` in ``folder`` with bars on stderr; the report's path goes to stdout."""
     from codeact.cli.display import RunDisplay
-    from codeact.cli.quiet import quiet_libraries
+    from codeact.cli.quiet import quiet_models
 
     with RunDisplay() as display:
-        quiet_libraries()
+        quiet_models()
         from codeact.pipeline.run import run_recipe  # seconds, mostly those of torch
 
         report = run_recipe(recipe, folder, display)

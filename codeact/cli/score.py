@@ -27,11 +27,14 @@ def score(
     ] = "codeact",
     max_length: Annotated[
         int | None,
-        typer.Option(min=2, metavar="N", help="Longest prompt plus answer in tokens."),
+        typer.Option(metavar="N", help="Longest prompt plus answer in tokens."),
     ] = None,
     token_budget: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Tokens of one forward pass.")
-    ] = 2048,
+        int | None,
+        typer.Option(
+            metavar="N", help="Tokens of one forward pass; what suits the device if none."
+        ),
+    ] = None,
     output: Output = None,
     column: Column = None,
     device: Device = "auto",
@@ -43,14 +46,18 @@ def score(
     status where it cannot be scored. With --output (.parquet or .jsonl), an interrupted command
     goes on where it stopped.
     """
+    from codeact.cli.checks import check_at_least, check_output, parse_columns
     from codeact.cli.display import progress_bar
-    from codeact.cli.quiet import quiet_libraries
-    from codeact.cli.tables import check_output, parse_columns, write_table
+    from codeact.cli.quiet import quiet_models
+    from codeact.cli.tables import write_table
 
+    check_at_least(2, max_length=max_length)
+    check_at_least(1, token_budget=token_budget)
     check_output(output)
+    columns = parse_columns(column)
     with tempfile.TemporaryDirectory() as scratch:
         with progress_bar("Score") as on_progress:
-            quiet_libraries()
+            quiet_models()
             from codeact.data import load_examples
             from codeact.models import load_model
             from codeact.pipeline.selection_stages import score_in_shards
@@ -58,7 +65,7 @@ def score(
             from codeact.scoring import Scorer, ifd_preset
 
             ifd_preset(preset)  # before the model is read
-            examples = load_examples(data, columns=parse_columns(column))
+            examples = load_examples(data, columns=columns)
             loaded = load_model(model, device=device, dtype=dtype)
             scorer = Scorer(loaded, preset=preset, max_length=max_length, token_budget=token_budget)
             parts = Path(scratch) if output is None else _parts(output, scorer, examples, model)

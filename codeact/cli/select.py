@@ -35,7 +35,7 @@ def select(
     budget: Annotated[
         str, typer.Option(metavar="SHARE|COUNT", help="A share such as 0.4, or a count.")
     ] = "0.4",
-    num_clusters: Annotated[int, typer.Option(min=1, metavar="N", help="k of k-means.")] = 10,
+    num_clusters: Annotated[int, typer.Option(metavar="N", help="k of k-means.")] = 10,
     score: Annotated[str, typer.Option(metavar="COLUMN", help="ifd_ppl or ifd_loss.")] = "ifd_ppl",
     exact_budget: Annotated[
         bool, typer.Option(help="Meet the budget exactly; the authors' rule keeps a little less.")
@@ -47,19 +47,22 @@ def select(
 
     Per cluster of instructions, the answers with the highest IFD below 1 (arXiv:2408.02193).
     """
-    from codeact.cli.tables import check_output, parse_columns, read_table, write_table
+    from codeact.cli import checks
+    from codeact.cli.quiet import quiet_libraries
+    from codeact.cli.tables import read_table, write_table
     from codeact.data import load_examples
     from codeact.errors import InputError
     from codeact.selection import CDAS
 
-    check_output(output, (".jsonl",))
-    check_output(table, option="--table")
-    if method != "cdas":
-        raise InputError(f"--method must be cdas, got {method!r}")
-    if score not in ("ifd_ppl", "ifd_loss"):
-        raise InputError(f"--score must be ifd_ppl or ifd_loss, got {score!r}")
+    checks.check_output(output, (".jsonl",))
+    checks.check_output(table, option="--table")
+    checks.check_choice("--method", method, ("cdas",))
+    checks.check_choice("--score", score, ("ifd_ppl", "ifd_loss"))
+    checks.check_at_least(1, num_clusters=num_clusters)
+    checks.check_seed(seed)
     share = _parse_budget(budget)
-    examples = load_examples(data, columns=parse_columns(column))
+    quiet_libraries()
+    examples = load_examples(data, columns=checks.parse_columns(column))
     ids = list(examples.ids)
     columns = read_table(scores, ["id", score])
     vectors = _read_matrix(embeddings)

@@ -25,14 +25,12 @@ def train(
     ],
     epochs: Annotated[float, typer.Option(metavar="X", help="Passes over the data.")] = 3.0,
     learning_rate: Annotated[float, typer.Option(metavar="X", help="Peak learning rate.")] = 5e-5,
-    capacity: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Tokens a bin may hold.")
-    ] = 2048,
+    capacity: Annotated[int, typer.Option(metavar="N", help="Tokens a bin may hold.")] = 2048,
     accumulation: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Bins an optimizer step holds.")
+        int, typer.Option(metavar="N", help="Bins an optimizer step holds.")
     ] = 4,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Stop after so many steps.")
+        int | None, typer.Option(metavar="N", help="Stop after so many steps.")
     ] = None,
     gradient_checkpointing: Annotated[
         bool, typer.Option(help="Recompute activations to save memory.")
@@ -46,17 +44,19 @@ def train(
 
     Rows longer than the capacity are cut, and counted in the summary that goes to stdout as JSON.
     """
+    from codeact.cli import checks
     from codeact.cli.display import progress_bar
-    from codeact.cli.quiet import quiet_libraries
-    from codeact.cli.tables import check_new_folder, new_folder, parse_columns
+    from codeact.cli.quiet import quiet_models
+    from codeact.cli.tables import new_folder
     from codeact.errors import InputError
 
-    for name, value in (("--epochs", epochs), ("--learning-rate", learning_rate)):
-        if not 0 < value < float("inf"):
-            raise InputError(f"{name} must be above 0 and finite, got {value}")
-    check_new_folder(output)
+    checks.check_positive(epochs=epochs, learning_rate=learning_rate)
+    checks.check_at_least(1, capacity=capacity, accumulation=accumulation, max_steps=max_steps)
+    checks.check_seed(seed)
+    checks.check_new_folder(output)
+    columns = checks.parse_columns(column)
     with tempfile.TemporaryDirectory() as scratch, progress_bar("Train", "steps") as on_progress:
-        quiet_libraries()
+        quiet_models()
         from codeact.data import load_examples, tokenize_examples
         from codeact.models import load_model
         from codeact.packing import plan_bins
@@ -66,7 +66,7 @@ def train(
             epochs=epochs, learning_rate=learning_rate, accumulation=accumulation,
             max_steps=max_steps, gradient_checkpointing=gradient_checkpointing, seed=seed,
         )  # fmt: skip
-        examples = load_examples(data, columns=parse_columns(column))
+        examples = load_examples(data, columns=columns)
         loaded = load_model(model, device=device, dtype=dtype)
         tokenized = tokenize_examples(examples, loaded.tokenizer, max_length=capacity)
         subset = tokenized.select(tokenized.num_response_tokens.nonzero()[0])

@@ -100,6 +100,10 @@ def packed_attention(
         cu_seq_lens_q = _boundaries(position_ids, batch_size, num_tokens, query.device)
         max_length_q = None
     # (batch_size * num_tokens, heads, head_dim): rows of a batch are sequences like any other.
+    if torch.is_autocast_enabled(query.device.type):
+        # Rotary embeddings leave queries and keys in float32; kernels want one dtype.
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
     output = varlen_attention(
         q, k, v, cu_seq_lens_q, max_length_q, scaling, sliding_window or None, softcap

@@ -29,6 +29,7 @@ class OutputHead:
 
     def nll(self, hidden_states: Tensor, targets: Tensor) -> Tensor:
         """(num_rows,) float32 losses of (num_rows, hidden_size) states, logits never whole."""
+        hidden_states = hidden_states.to(self.weight.dtype)  # they differ under autocast
         if self.scale != 1.0:
             hidden_states = hidden_states * self.scale
         return linear_nll(hidden_states, self.weight, targets, bias=self.bias, softcap=self.softcap)

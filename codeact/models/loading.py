@@ -73,6 +73,7 @@ def load_model(
     Raises:
         InputError: no such folder or id, no config, no weights, or no tokenizer in it.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     register_attention()
@@ -84,7 +85,7 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=weights, attn_implementation=attn_implementation
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model {source!r} cannot be loaded: {_first_line(error)}") from error
     placed_model: PreTrainedModel = torch.nn.Module.to(model, placed).eval()
     return LoadedModel(placed_model, tokenizer)

@@ -65,12 +65,19 @@ class StageContext:
 
         return self.recipe.model.name or str(demo_model())
 
-    def load_model(self, path: str | Path | None = None) -> LoadedModel:
-        """A fresh copy of the model of the recipe, or of the folder ``path``."""
+    def load_model(
+        self, path: str | Path | None = None, *, for_training: bool = False
+    ) -> LoadedModel:
+        """A fresh copy of the model of the recipe, or of the folder ``path``.
+
+        Training keeps float32 weights unless the recipe names a dtype: in bfloat16 an update of a
+        usual learning rate is rounded away.
+        """
         from codeact.models import load_model
 
         section = self.recipe.model
-        return load_model(path or self.model_path, dtype=section.dtype, device=section.device)
+        dtype = "float32" if for_training and section.dtype == "auto" else section.dtype
+        return load_model(path or self.model_path, dtype=dtype, device=section.device)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the recipe's model, without its weights."""

@@ -46,7 +46,7 @@ def train_arm(context: StageContext, arm: str) -> StageResult:
     tokenized = _tokenized(context, "examples.jsonl")
     subset = tokenized.select(_arms(context, len(tokenized))[arm])
     section = context.recipe.train.model_dump()
-    loaded = context.load_model()
+    loaded = context.load_model(for_training=True)
     folder = context.folder / f"train/{arm}"
     result = fine_tune(
         loaded.model,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from codeact.data import Example
 from codeact.errors import InputError
-from codeact.models import resolve_device
+from codeact.models import load_tokenizer, resolve_device
 from codeact.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -44,12 +44,13 @@ class Embedder:
         batch_size: int = 64,
         max_length: int | None = None,
     ) -> None:
-        from transformers import AutoModel, AutoTokenizer
+        from safetensors import SafetensorError
+        from transformers import AutoModel
 
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(name_or_path)
         try:
-            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path)
             model: PreTrainedModel = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
                 f"embedding model {str(name_or_path)!r} cannot be loaded: {reason}"

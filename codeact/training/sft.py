@@ -98,7 +98,7 @@ def fine_tune(
     recorder = _Recorder(on_step)
     trainer = CodeActTrainer(
         model=model,
-        args=_arguments(config, scratch, model),
+        args=_arguments(config, scratch, model, _num_steps(config, plan)),
         train_dataset=PackedDataset(examples),
         plan=plan,
         callbacks=[recorder],
@@ -117,7 +117,15 @@ def fine_tune(
     )
 
 
-def _arguments(config: TrainConfig, scratch: Path, model: PreTrainedModel) -> TrainingArguments:
+def _num_steps(config: TrainConfig, plan: BinPlan) -> int:
+    """Optimizer steps of the whole run."""
+    an_epoch = plan.num_steps(bins_per_step=config.accumulation)
+    return config.max_steps or math.ceil(config.epochs * an_epoch)
+
+
+def _arguments(
+    config: TrainConfig, scratch: Path, model: PreTrainedModel, num_steps: int
+) -> TrainingArguments:
     on_cpu = model.device.type == "cpu"
     # Passed only when wanted: newer transformers warn about the name.
     checkpointing: dict[str, Any] = (
@@ -131,7 +139,9 @@ def _arguments(config: TrainConfig, scratch: Path, model: PreTrainedModel) -> Tr
         max_steps=config.max_steps or -1,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler,
-        warmup_steps=config.warmup_ratio,  # below 1 transformers takes it as a share
+        # Rounded down: transformers rounds a share up, and its first warm-up step has a rate of
+        # 0, so that a run of one step would change nothing.
+        warmup_steps=int(config.warmup_ratio * num_steps),
         optim={"adamw": "adamw_torch", "sgd": "sgd"}[config.optimizer],
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,

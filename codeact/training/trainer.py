@@ -47,7 +47,8 @@ class PackedTrainerMixin:
                 f"processes and {trainer.args.n_gpu} GPUs (set CUDA_VISIBLE_DEVICES to one)"
             )
         trainer.model_accepts_loss_kwargs = True  # so that num_items_in_batch is counted
-        assert_isolated(trainer.model)
+        with trainer.accelerator.autocast():
+            assert_isolated(trainer.model)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches are the bins of the plan, in the order of the epoch."""

@@ -1,8 +1,9 @@
-"""Rows, a tiny model and what the earlier verbs leave, for commands run in this process."""
+"""Rows, a tiny model, what the earlier verbs leave, and a folder of bad input."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,18 +17,24 @@ import torch
 from codeact.cli import main
 
 
-def quietly(*words: str | Path) -> None:
-    """A command that must work, outside of a test."""
-    with one_thread():
-        assert main([str(word) for word in words]) == 0
-
-
 class Done(NamedTuple):
     """What a command left: its exit status and what it wrote to both streams."""
 
     status: int
     out: str
     err: str
+
+
+class Places(NamedTuple):
+    """What the words of a command may name in braces."""
+
+    rows: Path
+    scores: Path
+    embeddings: Path
+    recipe: Path
+    model: Path
+    bad: Path
+    out: Path
 
 
 @contextmanager
@@ -46,27 +53,68 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def codeact(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs ``codeact`` in this process."""
+def places(
+    rows_file: Path,
+    scores_file: Path,
+    embeddings_file: Path,
+    recipe_file: Path,
+    tiny_model_folder: Path,
+    bad: Path,
+    tmp_path: Path,
+) -> Places:
+    """Good input, bad input, and a folder for output with an old file in it."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old.jsonl").write_text("old")
+    return Places(rows_file, scores_file, embeddings_file, recipe_file, tiny_model_folder, bad, out)
 
-    def run(*words: str | Path) -> Done:
-        status = main([str(word) for word in words])
-        out, err = capfd.readouterr()
-        return Done(status, out, err)
+
+@pytest.fixture
+def codeact(places: Places, capfd: pytest.CaptureFixture[str]) -> Callable[[str], Done]:
+    """Runs ``codeact`` in this process, on one line of words with places in braces."""
+
+    def run(line: str) -> Done:
+        capfd.readouterr()
+        status = main([word.format(**places._asdict()) for word in line.split()])
+        return Done(status, *capfd.readouterr())
 
     return run
 
 
-def write_rows(path: Path, num_rows: int, seed: int = 0) -> Path:
+@pytest.fixture
+def refused(codeact: Callable[[str], Done], places: Places) -> Callable[[str, str], None]:
+    """Asserts that a command ends with status 2, one line on stderr, and no trace of output."""
+
+    def check(line: str, message: str) -> None:
+        before = contents(places.out)
+        done = codeact(line)
+        assert (done.status, done.out) == (2, "")
+        # A run says which stages it has finished; what went wrong is one line all the same.
+        words = [text for text in done.err.splitlines(keepends=True) if not text.startswith("✓ ")]
+        assert len(words) == 1, done.err
+        assert words[0].startswith(f"codeact {line.split()[0]}: error: ")
+        assert re.search(message, words[0]), words[0]
+        assert words[0].endswith("\n")
+        assert contents(places.out) == before
+
+    return check
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file and folder with its bytes, hidden ones too."""
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+
+
+def write_rows(path: Path, num_rows: int, prefix: str = "row") -> Path:
     """Rows whose texts differ in length and content."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     words = ["list", "sum", "graph", "sort", "prime", "node", "text", "value"]
     rows = [
         {
-            "id": f"row-{row}",
+            "id": f"{prefix}-{row}",
             "instruction": "Write " + " ".join(rng.choice(words, rng.integers(2, 7))),
             "output": "return " + " + ".join(rng.choice(words, rng.integers(1, 8))),
-            "kept_as_is": row,
+            "extra": row,
         }
         for row in range(num_rows)
     ]
@@ -84,7 +132,9 @@ def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scores_file(rows_file: Path, tiny_model_folder: Path) -> Path:
     """What ``codeact score`` writes about ``rows_file``."""
     path = rows_file.with_name("scores.parquet")
-    quietly("score", rows_file, "--model", tiny_model_folder, "--output", path)
+    with one_thread():
+        words = ["--model", str(tiny_model_folder), "--output", str(path)]
+        assert main(["score", str(rows_file), *words]) == 0
     return path
 
 
@@ -92,7 +142,9 @@ def scores_file(rows_file: Path, tiny_model_folder: Path) -> Path:
 def embeddings_file(rows_file: Path, tiny_model_folder: Path) -> Path:
     """What ``codeact embed`` writes about ``rows_file``."""
     path = rows_file.with_name("embeddings.npy")
-    quietly("embed", rows_file, "--model", tiny_model_folder, "--output", path)
+    with one_thread():
+        words = ["--model", str(tiny_model_folder), "--output", str(path)]
+        assert main(["embed", str(rows_file), *words]) == 0
     return path
 
 
@@ -114,7 +166,7 @@ def recipe_file(rows_file: Path, tiny_model_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bad(tmp_path_factory: pytest.TempPathFactory, rows_file: Path, tiny_model_folder: Path) -> Path:
+def bad(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
     """A folder of things that a command must refuse."""
     folder = tmp_path_factory.mktemp("bad")
     good = '{"instruction": "add", "output": "a + b"}\n'
@@ -126,40 +178,42 @@ def bad(tmp_path_factory: pytest.TempPathFactory, rows_file: Path, tiny_model_fo
         "no_object.jsonl": good + "[1]\n",
         "no_answers.jsonl": '{"instruction": "add", "output": ""}\n' * 3,
         "rows.csv": "instruction,output\n",
+        "words.jsonl": "".join(f'{{"id": "row-{i}", "ifd_ppl": "high"}}\n' for i in range(12)),
         "key.yaml": "train:\n  epoch: 3\n",
         "type.yaml": "train:\n  epochs: many\n",
         "list.yaml": "- name\n",
         "broken.yaml": "name: [\n",
         "no_data.yaml": "data: {source: none.jsonl}\nmodel: {device: cpu}\n",
-        "a file": "",
         "text.npy": "no matrix",
+        "empty.npy": "",
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
-    (folder / "latin1.jsonl").write_bytes('{"instruction": "für", "output": "x"}\n'.encode("latin-1"))
+    latin1 = '{"instruction": "für", "output": "x"}\n'.encode("latin-1")
+    (folder / "latin1.jsonl").write_bytes(latin1)
     (folder / "folder").mkdir()
-    write_rows(folder / "other.jsonl", 12, seed=1)
+    write_rows(folder / "other.jsonl", 12, prefix="other")
     write_rows(folder / "fewer.jsonl", 7)
     np.save(folder / "fewer.npy", np.eye(7, dtype=np.float32))
     np.save(folder / "nan.npy", np.full((12, 4), np.nan, dtype=np.float32))
     np.save(folder / "flat.npy", np.zeros(12, dtype=np.float32))
-    (folder / "empty.npy").write_bytes(b"")
-    _bad_models(folder, tiny_model_folder)
+    _write_bad_models(folder, tiny_model_folder)
     return folder
 
 
-def _bad_models(folder: Path, good: Path) -> None:
+def _write_bad_models(folder: Path, good: Path) -> None:
     left_out = {
         "no_tokenizer": ("tokenizer.json", "tokenizer_config.json"),
         "no_config": ("config.json",),
         "no_weights": ("model.safetensors",),
     }
     for name, files in left_out.items():
-        shutil.copytree(good, folder / name, ignore=lambda _, names, files=files: [*files])
-    for name, file in (
-        ("broken_weights", "model.safetensors"),
-        ("broken_config", "config.json"),
-        ("broken_tokenizer", "tokenizer.json"),
-    ):
+        shutil.copytree(good, folder / name, ignore=shutil.ignore_patterns(*files))
+    cut = {
+        "broken_weights": "model.safetensors",
+        "broken_config": "config.json",
+        "broken_tokenizer": "tokenizer.json",
+    }
+    for name, file in cut.items():
         shutil.copytree(good, folder / name)
         (folder / name / file).write_bytes((good / file).read_bytes()[:100])

@@ -120,3 +120,15 @@ def test_dropout_is_refused(make_tiny: Callable[..., PreTrainedModel]) -> None:
         layer.self_attn.attention_dropout = 0.1
     with pytest.raises(ValueError, match=r"attention_dropout = 0\.1"):
         model(**make_batch()[0].model_inputs())
+
+
+@torch.no_grad()
+def test_autocast_equals_eager(make_tiny: Callable[..., PreTrainedModel]) -> None:
+    """Rotary embeddings leave queries in float32 there, while values are bfloat16."""
+    batch, sequences = make_batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        packed = make_tiny("llama-gqa")(**batch.model_inputs()).logits[0]
+        stock = make_tiny("llama-gqa", "eager")
+        alone = [stock(torch.from_numpy(ids)[None], use_cache=False) for ids in sequences]
+    expected = torch.cat([output.logits[0] for output in alone])
+    assert (packed - expected).abs().max() <= 0.03 * expected.abs().max()

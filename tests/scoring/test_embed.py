@@ -49,5 +49,5 @@ def test_real_vectors(data_folder: Path) -> None:
 
 
 def test_missing_model(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match=r"has no config\.json"):
         Embedder(tmp_path)

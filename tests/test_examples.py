@@ -1,0 +1,132 @@
+"""The example runs, and the README says what exists: its Python, commands, targets and links."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import string
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.main import get_command
+
+from codeact.cli import app
+from codeact.data import load_examples
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "benchmarks/README.md")
+VERBS = get_command(app).commands
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a language in a Markdown text."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def code(page: str) -> str:
+    """What a Markdown text shows as code: shell blocks, and spans on a line each."""
+    prose = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+    return "\n".join([*blocks(page, "sh"), *spans])
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    path = ROOT / "examples" / "select_and_tune.py"
+    spec = importlib.util.spec_from_file_location("select_and_tune", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """40 rows; for the random model 24 have an IFD below 1, and the 16 to keep fill two bins."""
+    rows = [
+        {
+            "instruction": f"Add {number} to x.",
+            "output": f"def add(x):\n    # {letter * number}\n    return x + {number}\n",
+            "origin": number,
+        }
+        for number, letter in enumerate(string.ascii_letters[:40])
+    ]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_example_selects_and_tunes(example, data, tiny_model_folder, tmp_path, capsys):
+    folder, output = tiny_model_folder, tmp_path / "new" / "tuned"
+    options = {"--data": data, "--model": folder, "--encoder": folder, "--output": output}
+    example.main([str(word) for option in options.items() for word in option])
+    kept = load_examples(output / "subset.jsonl")
+    assert len(kept) == 16, "40 % of 40"
+    rows = load_examples(data)
+    assert all(row.messages == rows[row.fields["origin"]].messages for row in kept)
+    assert "kept 16 of 40 rows; 2 steps" in capsys.readouterr().out
+    before, after = (load_file(path / "model.safetensors") for path in (folder, output / "model"))
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+
+
+def test_the_code_of_the_readme_does_what_the_example_does(
+    example, data, tiny_model_folder, monkeypatch
+):
+    (source,) = blocks(README, "python")
+    assert len(source.splitlines()) == 15
+    monkeypatch.chdir(data.parent)
+    monkeypatch.setattr("codeact.models.demo_model", lambda: tiny_model_folder)
+    monkeypatch.setattr("codeact.models.demo_embedder", lambda: tiny_model_folder)
+    exec(compile(source, "README.md", "exec"), {})
+    subset = example.select(load_examples(data), tiny_model_folder, tiny_model_folder)
+    assert load_examples("subset.jsonl").ids == subset.ids
+
+
+def test_the_readme_lists_every_command():
+    listed = re.findall(r"^\| `codeact ([a-z]+)` \|", README, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(VERBS)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(page):
+    found = re.findall(r"\bcodeact ([a-z]\S*)([^\n|]*)", code((ROOT / page).read_text()))
+    for verb, rest in found:
+        assert verb in VERBS, f"{page}: codeact {verb}"
+        known = {name for parameter in VERBS[verb].params for name in parameter.opts}
+        assert set(re.findall(r"(?<=\s)--[a-z-]+", rest)) <= known, f"{page}: codeact {verb}{rest}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_exist(page):
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    calls = re.findall(r"\bmake((?: [a-z]+)+)", code((ROOT / page).read_text()))
+    assert {name for call in calls for name in call.split()} <= set(targets)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+
+
+def test_the_recipe_of_the_readme_is_one(tmp_path):
+    from codeact.pipeline import load_recipe
+
+    (text,) = blocks(README, "yaml")
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert load_recipe(tmp_path / "recipe.yaml").train.learning_rate == 2e-5
+
+
+def test_every_dependency_has_its_reason():
+    tomllib = pytest.importorskip("tomllib", reason="comes with Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = {re.match(r"[\w-]+", name)[0].lower() for group in groups for name in group}
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Dependencies")[2]
+    reasons = set(re.findall(r"[\w-]+", section.partition("\n## ")[0].lower()))
+    assert names <= reasons
