@@ -17,10 +17,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from harness import Case, measure, report
+from harness import Case, measure, peak_of_fresh_process, report
 
 from codeact.data import Example, Examples, harvest_functions, load_examples
-from codeact.models import LoadedModel, demo_model, load_model
+from codeact.models import LoadedModel, PeakMemory, demo_model, load_model
 from codeact.scoring import Scorer, ifd_preset
 
 BATCH_SIZE = 8
@@ -102,36 +102,72 @@ def choose_rows(
     return examples.select(chosen)
 
 
+def peak_alone(options: argparse.Namespace, band: str, contender: str) -> float:
+    """Peak memory in MiB, model and libraries included, of a contender in a process of its own."""
+    arguments = [
+        f"--{name.replace('_', '-')}={value}" for name, value in vars(options).items() if value
+    ]
+    return peak_of_fresh_process(__file__, [*arguments, f"--band={band}", f"--alone={contender}"])
+
+
+def run_alone(options: argparse.Namespace) -> None:
+    """Load only what one contender needs, run it, print the peak."""
+    attention = "codeact" if options.alone == "codeact" else "sdpa"
+    with PeakMemory() as memory:
+        loaded = load_model(
+            options.model or demo_model(), dtype=options.dtype, attn_implementation=attention
+        )
+        examples = choose_rows(loaded, options.data, *BANDS[options.band], options.rows)
+        if options.alone == "codeact":
+            Scorer(loaded, token_budget=options.token_budget).ifd(examples)
+        else:
+            {"loop": loop, "padded": padded}[options.alone](loaded, examples)
+    print(memory.mib)
+
+
+def run_band(options: argparse.Namespace, band: str, ours: LoadedModel, stock: LoadedModel) -> None:
+    """Compare the contenders on the rows of one band."""
+    scorer = Scorer(ours, token_budget=options.token_budget)
+    examples = choose_rows(ours, options.data, *BANDS[band], options.rows)
+    encoded = [encode(ours, example) for example in examples]
+    case = Case(
+        name=band,
+        contenders={
+            "codeact": lambda: scorer.ifd(examples),
+            "loop": lambda: loop(stock, examples),
+            "padded": lambda: padded(stock, examples),
+        },
+        amounts={"rows": len(examples), "tokens": sum(len(c) + len(d) for _, c, d in encoded)},
+    )
+    error = np.abs(scorer.ifd(examples)["ifd_ppl"].to_numpy() - loop(stock, examples)).max()
+    measured = measure(
+        case, rounds=options.rounds, peak_mib=lambda name: peak_alone(options, band, name)
+    )
+    print(report(case, measured, "bench_ifd"))
+    print(f"  largest difference of an IFD from the loop's: {error:.1e}\n", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder or hub id; SmolLM2-135M-Instruct by default")
     parser.add_argument(
         "--data", help="instruction data; functions of installed packages by default"
     )
-    parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--rows", type=int, default=24, help="rows a band")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--token-budget", type=int)
+    parser.add_argument("--band", choices=BANDS, help="only this band of lengths")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)  # one contender, for its peak memory
     options = parser.parse_args()
+    if options.alone:
+        return run_alone(options)
     path = options.model or demo_model()
     ours = load_model(path, dtype=options.dtype)
     stock = load_model(path, dtype=options.dtype, attn_implementation="sdpa")
-    scorer = Scorer(ours, token_budget=options.token_budget)
-    for name, (low, high) in BANDS.items():
-        examples = choose_rows(ours, options.data, low, high, options.rows)
-        encoded = [encode(ours, example) for example in examples]
-        case = Case(
-            name=name,
-            contenders={
-                "codeact": lambda rows=examples: scorer.ifd(rows),
-                "loop": lambda rows=examples: loop(stock, rows),
-                "padded": lambda rows=examples: padded(stock, rows),
-            },
-            amounts={"rows": len(examples), "tokens": sum(len(c) + len(d) for _, c, d in encoded)},
-        )
-        error = np.abs(scorer.ifd(examples)["ifd_ppl"].to_numpy() - loop(stock, examples)).max()
-        print(report(case, measure(case, rounds=options.rounds), "bench_ifd"), flush=True)
-        print(f"  largest difference of an IFD from the loop's: {error:.1e}\n", flush=True)
+    for band in [options.band] if options.band else BANDS:
+        run_band(options, band, ours, stock)
+    return None
 
 
 if __name__ == "__main__":

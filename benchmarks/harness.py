@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -44,40 +46,44 @@ class Measurement:
 
     cpu_seconds: list[float] = field(default_factory=list)
     wall_seconds: list[float] = field(default_factory=list)
-    extra_mib: list[float] = field(default_factory=list)
+    peak_mib: float = 0.0
 
 
-def measure(case: Case, *, rounds: int = 3) -> dict[str, Measurement]:
-    """Run every contender once per round, in turn, after one round that does not count."""
+def measure(
+    case: Case, *, rounds: int = 3, peak_mib: Callable[[str], float] | None = None
+) -> dict[str, Measurement]:
+    """Run every contender once per round, in turn, after one round that does not count.
+
+    ``peak_mib`` gives the peak memory of a contender that runs alone: in a shared process an
+    allocator keeps what an earlier contender took.
+    """
     measured = {name: Measurement() for name in case.contenders}
     for round_index in range(rounds + 1):
         for name, call in case.contenders.items():
-            sample = _measure_once(call)
+            cpu, wall = _measure_once(call)
             if round_index:
-                measured[name].cpu_seconds.append(sample[0])
-                measured[name].wall_seconds.append(sample[1])
-                measured[name].extra_mib.append(sample[2])
+                measured[name].cpu_seconds.append(cpu)
+                measured[name].wall_seconds.append(wall)
+    if peak_mib is not None:
+        for name, taken in measured.items():
+            taken.peak_mib = peak_mib(name)
     return measured
 
 
-def _measure_once(call: Callable[[], object]) -> tuple[float, float, float]:
-    from codeact.models import PeakMemory
-
-    before = _resident_mib()
-    with PeakMemory() as memory:
-        wall, cpu = time.perf_counter(), time.process_time()
-        call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return cpu, wall, memory.mib - before
-
-
-def _resident_mib() -> float:
+def _measure_once(call: Callable[[], object]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
     if torch.cuda.is_available():
-        return torch.cuda.memory_allocated() / 2**20
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
+        torch.cuda.synchronize()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def peak_of_fresh_process(script: str, arguments: list[str]) -> float:
+    """Run a script that prints its peak memory in MiB as its last line, and return that."""
+    run = subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, check=True
+    )
+    return float(run.stdout.strip().splitlines()[-1])
 
 
 def report(case: Case, measured: dict[str, Measurement], script: str) -> str:
@@ -90,10 +96,11 @@ def report(case: Case, measured: dict[str, Measurement], script: str) -> str:
     for name, taken in measured.items():
         cpu, wall = statistics.median(taken.cpu_seconds), statistics.median(taken.wall_seconds)
         ratios = [b / a for a, b in zip(first.cpu_seconds, taken.cpu_seconds, strict=True)]
-        mib = statistics.median(taken.extra_mib)
         rates = ", ".join(f"{n / wall:.1f} {unit}" for unit, n in case.amounts.items())
         ratio = statistics.median(ratios)
-        lines.append(f"  {name:<14}{cpu:>9.2f}{wall:>9.2f}{mib:>11.0f}{ratio:>8.2f}  {rates}")
+        lines.append(
+            f"  {name:<14}{cpu:>9.2f}{wall:>9.2f}{taken.peak_mib:>11.0f}{ratio:>8.2f}  {rates}"
+        )
         _append(
             {
                 "script": script, "case": case.name, "contender": name, "amounts": case.amounts,

@@ -19,8 +19,10 @@ _PROBE_SEQLENS = (9, 17, 5)
 # Relative to the largest logit. Neighbours change no shape, hence no order of summation: their
 # effect is 0. Another attention kernel sums in another order; through 30 layers of a real model
 # that comes to 2e-5 in float32, while a wrong mask moves logits by a tenth and more.
-_LEAK = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-3}
-_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+_LEAK = {torch.float64: 1e-6, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-3}
+_ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+# Their angles depend on the longest position in the whole pack, hence on the neighbours.
+_PACK_WIDE_ROPE = ("dynamic", "longrope")
 _CHECKED = "_codeact_isolated"
 
 
@@ -33,6 +35,9 @@ def assert_isolated(model: PreTrainedModel) -> None:
     alone under transformers' ``eager`` attention, which catches attention variants that the packed
     kernel does not know, and the loss computed without logits must equal the loss from them.
 
+    Two things three short sequences cannot show are refused by the config: rotary embeddings whose
+    angles depend on the longest position of a pack, and attention in chunks.
+
     Raises:
         RuntimeError: a neighbour, the packing itself or the output projection changes the numbers;
             the text names which, with the size of the change.
@@ -42,6 +47,7 @@ def assert_isolated(model: PreTrainedModel) -> None:
     setting = (model.config._attn_implementation, model.dtype, autocast)
     if getattr(model, _CHECKED, None) == setting:
         return
+    _refuse_by_config(model)
     was_training = model.training
     model.eval()
     try:
@@ -49,6 +55,24 @@ def assert_isolated(model: PreTrainedModel) -> None:
     finally:
         model.train(was_training)
     setattr(model, _CHECKED, setting)
+
+
+def _refuse_by_config(model: PreTrainedModel) -> None:
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    # One set of parameters, or one for each kind of layer.
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    for kind in kinds:
+        name = str(kind.get("rope_type", ""))
+        if any(part in name for part in _PACK_WIDE_ROPE):
+            raise RuntimeError(
+                f"packed sequences are not isolated: rope_type {name!r} takes its angles from the "
+                "longest position of the whole pack"
+            )
+    if chunk := getattr(config, "attention_chunk_size", None):
+        raise RuntimeError(
+            f"packed sequences are not supported with attention_chunk_size = {chunk}"
+        )
 
 
 def _probe(model: PreTrainedModel) -> None:
@@ -59,10 +83,15 @@ def _probe(model: PreTrainedModel) -> None:
     logits = _logits(model, sequences)
     scale = float(logits.abs().max()) + 1e-6
     rounding = _ROUNDING[logits.dtype]
+    # Routing gives an expert more or fewer tokens, and its products another order of summation.
+    has_experts = getattr(model.config.get_text_config(), "num_local_experts", None) or getattr(
+        model.config.get_text_config(), "num_experts", None
+    )
+    leak = rounding if has_experts else _LEAK[logits.dtype]
     others = slice(_PROBE_SEQLENS[0], None)
     _require(
         _distance(logits[others], _logits(model, neighbour)[others]) / scale,
-        _LEAK[logits.dtype],
+        leak,
         "another sequence in the pack",
     )
     _require(

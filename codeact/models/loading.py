@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
@@ -82,11 +82,21 @@ def load_model(
     weights = resolve_dtype(dtype, placed)
     tokenizer = load_tokenizer(source)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=weights, attn_implementation=attn_implementation
+        # With loading info it returns a pair, which its annotation does not say.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=weights,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model {source!r} cannot be loaded: {_first_line(error)}") from error
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"model {source!r} lacks {len(missing)} weights, such as {missing[0]}: "
+            "transformers would fill them with random numbers"
+        )
     placed_model: PreTrainedModel = torch.nn.Module.to(model, placed).eval()
     return LoadedModel(placed_model, tokenizer)
 

@@ -64,14 +64,21 @@ def stream_nlls(
 
     Yields:
         For each pack a list of (index into ``sequences``, (num_scored,) float32 losses in nats).
+
+    Raises:
+        ValueError: the model is in training mode.
+        RuntimeError: the model does not keep packed sequences apart.
     """
     if not sequences:
         return
+    if model.training:
+        raise ValueError("stream_nlls needs a model in evaluation mode: call model.eval()")
     assert_isolated(model)
     on_cpu = model.device.type == "cpu"
     budget = token_budget or (_CPU_BUDGET if on_cpu else _CUDA_BUDGET)
     seqlens = np.array([len(s.input_ids) for s in sequences], dtype=np.int32)
-    order, offsets = pack_best_fit(seqlens, max(budget, int(seqlens.max())))
+    # A row above the budget counts as a full bin, so it is alone in one.
+    order, offsets = pack_best_fit(np.minimum(seqlens, budget), budget)
     packs = np.split(order, offsets[1:-1])
     score = partial(_score_pack, model, output_head(model), sequences)
     yield from _map_on_threads(score, packs) if on_cpu else map(score, packs)
@@ -93,10 +100,10 @@ def _score_pack(
 def _map_on_threads(function: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
     """``map`` on as many threads as PyTorch has, each computing alone; results in order."""
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # of this thread, and of MKL in all of them
     pool = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield from pool.map(function, items)
     finally:
         pool.shutdown(cancel_futures=True)
+        # A worker's setting is its own, except that MKL has one for the whole process.
         torch.set_num_threads(num_threads)

@@ -158,7 +158,8 @@ def _nll_of_rows(
 ) -> Tensor:
     """Log-sum-exp over vocabulary tiles, merged at the end in a fixed order."""
     maxima, sums = [], []
-    target_logits = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)
+    # A target outside the vocabulary is found in no tile and stays NaN, as its loss should be.
+    target_logits = torch.full(targets.shape, torch.nan, device=targets.device)
     for start in range(0, len(weight), tile_cols):
         columns = slice(start, start + tile_cols)
         logits = _tile(hidden_states, weight[columns], buffer)

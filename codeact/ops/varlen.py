@@ -60,9 +60,10 @@ class PackedBatch:
         return labels
 
     def to(self, device: torch.device | str) -> PackedBatch:
-        """The same batch on another device (copies do not wait when the source is pinned)."""
+        """The same batch on another device; copies to a GPU do not wait if the source is pinned."""
+        to_gpu = torch.device(device).type == "cuda"
         moved: dict[str, Any] = {
-            field.name: value.to(device, non_blocking=True)
+            field.name: value.to(device, non_blocking=to_gpu)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }

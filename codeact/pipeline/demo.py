@@ -14,7 +14,7 @@ def demo_overrides() -> list[str]:
     on_gpu = torch.cuda.is_available()
     return [
         "name=demo",
-        f"data.num_examples={1200 if on_gpu else 160}",
+        f"data.num_examples={1200 if on_gpu else 128}",
         f"data.num_held_out={256 if on_gpu else 40}",
         "data.max_tokens=256",
         "pack.capacity=1024",

@@ -53,8 +53,10 @@ class IfdPreset:
     def render(self, example: Example) -> str:
         """The text before the answer in the conditional pass."""
         extra = example.fields.get("input")
-        if self.prompt_with_input is not None and isinstance(extra, str) and extra:
-            instruction = str(example.fields.get("instruction", example.instruction))
+        instruction = example.fields.get("instruction")
+        # Only where the loader joined the two: the columns may be others, of the same name.
+        joined = example.instruction == f"{instruction}\n{extra}"
+        if self.prompt_with_input is not None and extra and joined:
             return self.prompt_with_input.format(instruction=instruction, input=extra)
         return self.prompt.format(instruction=example.instruction)
 

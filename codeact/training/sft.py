@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable
@@ -108,6 +109,12 @@ def fine_tune(
     start = time.perf_counter()
     with PeakMemory() as memory:
         trainer.train()
+    # accelerate leaves its autocast around forward, and trainer and recorder hold each other: the
+    # optimizer's state would stay in memory until a collection.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    recorder.trainer = None
+    del trainer
+    gc.collect()
     model.eval()
     return TrainResult(
         steps=tuple(recorder.steps),
@@ -142,7 +149,7 @@ def _arguments(
         # Rounded down: transformers rounds a share up, and its first warm-up step has a rate of
         # 0, so that a run of one step would change nothing.
         warmup_steps=int(config.warmup_ratio * num_steps),
-        optim={"adamw": "adamw_torch", "sgd": "sgd"}[config.optimizer],
+        optim={"adamw": "adamw_torch_fused", "sgd": "sgd"}[config.optimizer],
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         **checkpointing,

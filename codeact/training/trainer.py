@@ -76,7 +76,9 @@ class PackedTrainerMixin:
         # transformers applies the output projection to exactly these positions.
         outputs = model(**inputs, logits_to_keep=rows)
         total = F.cross_entropy(outputs.logits[0].float(), labels[rows + 1], reduction="sum")
-        loss = total / (len(rows) if num_items_in_batch is None else num_items_in_batch)
+        num_items = len(rows) if num_items_in_batch is None else num_items_in_batch
+        # Bins without a scored token add nothing; 0 / 0 would end the run.
+        loss = total / torch.as_tensor(num_items, device=total.device).clamp(min=1)
         return (loss, outputs) if return_outputs else loss
 
 

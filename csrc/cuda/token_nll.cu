@@ -21,9 +21,11 @@ constexpr float kLog2e = 1.4426950408889634f;
 
 // Running maximum, and the sum of exp(z - max) so far (Milakov & Gimelshein, arXiv:1805.02867).
 struct LogSum {
-  float max = -INFINITY;
-  float sum = 0.0f;
+  float max;
+  float sum;
 };
+
+__device__ LogSum empty() { return {-INFINITY, 0.0f}; }
 
 // exp(z - max). The difference comes first: log2(e) * z alone would cost a logit of 1e4 its last
 // three digits.
@@ -64,7 +66,7 @@ __device__ LogSum reduce_row(const T* row, int64_t vocab_size) {
   const int64_t head = lead < vocab_size ? lead : vocab_size;
   const int64_t num_vectors = (vocab_size - head) / kVector;
 
-  LogSum total;
+  LogSum total = empty();
   if (threadIdx.x < head) total = add<1>(total, row + threadIdx.x);
   const auto* vectors = reinterpret_cast<const uint4*>(row + head);
 #pragma unroll 4
@@ -105,7 +107,7 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = total;
   __syncthreads();
   if (threadIdx.x >= kWarp) return;
-  total = reduce_warp(threadIdx.x < kWarps ? of_warp[threadIdx.x] : LogSum{});
+  total = reduce_warp(threadIdx.x < kWarps ? of_warp[threadIdx.x] : empty());
   if (threadIdx.x == 0) {
     nll[token] = logf(total.sum) + (total.max - static_cast<float>(row[target]));
   }

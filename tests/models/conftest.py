@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -59,7 +60,7 @@ def make_tiny() -> Callable[..., PreTrainedModel]:
     def make(name: str, attn_implementation: str = "codeact") -> PreTrainedModel:
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(
-            CONFIGS[name], attn_implementation=attn_implementation
+            copy.deepcopy(CONFIGS[name]), attn_implementation=attn_implementation
         )
         return model.eval()
 

@@ -76,3 +76,21 @@ def test_nan_weights_fail(make_tiny: Callable[..., PreTrainedModel]) -> None:
         model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(RuntimeError, match="not isolated"):
         assert_isolated(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type 'dynamic'"),
+        ({"rope_parameters": {"full": {"rope_type": "longrope"}}}, "rope_type 'longrope'"),
+        ({"attention_chunk_size": 64}, "attention_chunk_size = 64"),
+    ],
+)
+def test_what_a_short_probe_cannot_show(
+    make_tiny: Callable[..., PreTrainedModel], change: dict[str, Any], message: str
+) -> None:
+    model = make_tiny("llama-gqa")
+    for name, value in change.items():
+        setattr(model.config, name, value)
+    with pytest.raises(RuntimeError, match=message):
+        assert_isolated(model)

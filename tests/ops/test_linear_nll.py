@@ -118,3 +118,9 @@ def test_refused(change, message: str, device: torch.device) -> None:
     x, w, targets, _ = make_inputs(4, 8, 31, torch.float32, device)
     with pytest.raises(ValueError, match=message):
         linear_nll(*change(x, w, targets))
+
+
+def test_target_outside_the_vocabulary_is_nan(device: torch.device) -> None:
+    x, w, targets, _ = make_inputs(4, 8, 31, torch.float32, device)
+    targets[1] = 31
+    assert linear_nll(x, w, targets).isnan().tolist() == [False, True, False, False]
