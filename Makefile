@@ -37,7 +37,7 @@ $(READY): pyproject.toml constraints.txt $(NATIVE)
 	@echo "setting up .venv; the first time this takes a few minutes" >&2
 	test -x $(PY) || $(PYTHON) -m venv .venv || $(MAKE) --no-print-directory venv-without-ensurepip
 	$(PIP) install "$$(grep -m1 '^torch==' constraints.txt)"
-	$(PIP) install -c constraints.txt -e '.[dev,train,demo]'
+	$(PIP) install -c constraints.txt -e '.[dev,demo]'
 	touch $(READY)
 
 # Debian ships venv without the pip that goes into it.

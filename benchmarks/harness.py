@@ -91,7 +91,7 @@ def report(case: Case, measured: dict[str, Measurement], script: str) -> str:
     first = next(iter(measured.values()))
     lines = [f"{case.name}  ({', '.join(f'{n} {unit}' for unit, n in case.amounts.items())})"]
     lines.append(
-        f"  {'':<14}{'cpu s':>9}{'wall s':>9}{'extra MiB':>11}{'x cpu':>8}  rate per wall s"
+        f"  {'':<14}{'cpu s':>9}{'wall s':>9}{'peak MiB':>11}{'x cpu':>8}  rate per wall s"
     )
     for name, taken in measured.items():
         cpu, wall = statistics.median(taken.cpu_seconds), statistics.median(taken.wall_seconds)

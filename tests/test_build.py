@@ -76,5 +76,5 @@ def test_a_source_archive_holds_what_a_build_needs(archive):
 
 def test_a_source_archive_holds_nothing_else(archive):
     top_level = {name.split("/")[0] for name in archive}
-    assert not top_level & {"tests", "benchmarks", "build", "runs", "shared"}
+    assert not top_level & {"tests", "benchmarks", "build", "runs"}
     assert not [name for name in archive if name.endswith((".so", ".pyc", ".safetensors", ".gguf"))]

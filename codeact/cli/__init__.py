@@ -27,7 +27,6 @@ _VERBS = {
     verb.__name__.rpartition(".")[2]: verb
     for verb in (demo, run, score, embed, select, pack, train, decontaminate, report, env)
 }
-_RESUMES = ("demo", "run", "score")
 _INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 
 app = typer.Typer(
@@ -70,9 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _refuse(title, error.format_message())
     if status == _INTERRUPTED:  # newer versions of typer turn KeyboardInterrupt into this
-        hint = "; the same command goes on from here" if words[0] in _RESUMES else ""
+        hint = "; the same command goes on from here" if _resumes(words) else ""
         print(f"{title}: interrupted{hint}", file=sys.stderr)
     return int(status or 0)
+
+
+def _resumes(words: Sequence[str]) -> bool:
+    """Whether a command keeps what it has done; ``score`` keeps it beside its output."""
+    to_file = any(word.partition("=")[0] == "--output" for word in words)
+    return words[0] in ("demo", "run") or (words[0] == "score" and to_file)
 
 
 def _refuse(title: str, reason: str) -> int:

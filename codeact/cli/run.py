@@ -34,9 +34,11 @@ def run(
 
 def execute(recipe: Recipe, folder: Path) -> None:
     """Run ``recipe`` in ``folder`` with bars on stderr; the report's path goes to stdout."""
+    from codeact.cli.allocator import keep_freed_memory
     from codeact.cli.display import RunDisplay
     from codeact.cli.quiet import quiet_models
 
+    keep_freed_memory()
     with RunDisplay() as display:
         quiet_models()
         from codeact.pipeline.run import run_recipe  # seconds, mostly those of torch

@@ -78,9 +78,11 @@ def score(
 
 def _parts(output: Path, scorer: Scorer, examples: Examples, model: str) -> Path:
     """Where finished rows wait for the rest, under a name that only this command comes back to."""
+    from codeact.pipeline.inputs import model_fingerprint
+
     options = (
-        examples.content_hash(), model, scorer.preset.name, scorer.max_length,
-        scorer.token_budget, str(scorer.model.dtype), str(scorer.model.device),
+        examples.content_hash(), model, model_fingerprint(model), scorer.preset.name,
+        scorer.max_length, scorer.token_budget, str(scorer.model.dtype), str(scorer.model.device),
     )  # fmt: skip
     key = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
     return Path(f"{output}.parts-{key}")

@@ -45,6 +45,7 @@ def train(
     Rows longer than the capacity are cut, and counted in the summary that goes to stdout as JSON.
     """
     from codeact.cli import checks
+    from codeact.cli.allocator import keep_freed_memory
     from codeact.cli.display import progress_bar
     from codeact.cli.quiet import quiet_models
     from codeact.cli.tables import new_folder
@@ -56,6 +57,7 @@ def train(
     checks.check_new_folder(output)
     columns = checks.parse_columns(column)
     with tempfile.TemporaryDirectory() as scratch, progress_bar("Train", "steps") as on_progress:
+        keep_freed_memory()
         quiet_models()
         from codeact.data import load_examples, tokenize_examples
         from codeact.models import load_model

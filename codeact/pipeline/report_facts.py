@@ -104,16 +104,6 @@ def mean_interval(
     return float(low), float(high)
 
 
-def spearman(x: Array, y: Array) -> float:
-    """Spearman's rank correlation, ties averaged; NaN when a side is constant."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(x), rankdata(y)
-    if len(x) < 2 or any(np.ptp(side) == 0 for side in ranks):
-        return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
 def _arms(train: Path, name: str) -> list[str]:
     return [arm for arm in TRAINED_ARMS if (train / arm / name).is_file()]
 

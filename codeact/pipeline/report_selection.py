@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from codeact.evaluation import spearman
 from codeact.pipeline.figures import IFD_SHOWN, Array, cluster_bars, ifd_histogram, length_scatter
-from codeact.pipeline.files import read_jsonl
-from codeact.pipeline.report_facts import Columns, RunFacts, spearman
+from codeact.pipeline.report_facts import Columns, RunFacts
 from codeact.pipeline.report_parts import Card, CardGroup, Section, Table, as_figure
 from codeact.pipeline.report_words import clipped, count, percent, sentence
+from codeact.pipeline.rows import read_examples
 
 _PER_GROUP = 3  # examples of a kind: enough to get the idea, few enough to be read
 _REMOVED_SHOWN = 20
@@ -61,9 +62,14 @@ def length_section(facts: RunFacts) -> Section:
         return Section("length", title, "There are no scores to compare with lengths yet.")
     scored = np.isfinite(rows["ifd"])
     num_tokens = rows["num_response_tokens"][scored]
-    rho = spearman(num_tokens, ifd)
-    caption = f"{_rank_sentence(rho)} (Spearman ρ = {rho:.2f})."
-    if math.isnan(rho):
+    found = spearman(num_tokens, ifd)
+    low, high = (f"{end:.2f}".replace("-", "−") for end in found.interval)
+    rho = f"{found.rho:.2f}".replace("-", "−")
+    caption = (
+        f"{_rank_sentence(found.rho)} (Spearman ρ = {rho}, "
+        f"{percent(found.confidence)} interval {low} to {high})."
+    )
+    if math.isnan(found.rho):
         caption = "Lengths or scores do not vary here, so no rank correlation can be given."
     figure = length_scatter(num_tokens, ifd, kept, [str(row) for row in rows["id"][scored]])
     text = [
@@ -138,7 +144,8 @@ def decontamination_section(facts: RunFacts) -> Section:
     text = [sentence(found["note"])] if found.get("note") else []
     if benchmarks:
         num_rows = count(found["num_examples"])
-        text.append(f"{count(len(removed), 'row')} of {num_rows} removed before scoring.")
+        num_removed = len({row["id"] for row in removed})  # a row may hit several benchmarks
+        text.append(f"{count(num_removed, 'row')} of {num_rows} removed before scoring.")
     tables = []
     if benchmarks:
         lines = [
@@ -198,12 +205,7 @@ def _arms_table(rows: Columns) -> Table:
 
 def _texts(facts: RunFacts, ids: set[str]) -> dict[str, tuple[str, str]]:
     """Instruction and response of these ids, read from examples.jsonl."""
-    from codeact.data import load_examples  # the tokenizer side of it is not needed here
-
-    found = [row for row in read_jsonl(facts.path / "examples.jsonl") if str(row.get("id")) in ids]
-    if not found:
-        return {}
-    examples = load_examples(found, columns=facts.recipe.data.columns)
+    examples = read_examples(facts.path / "examples.jsonl", ids)
     return {example.id: (example.instruction, example.response) for example in examples}
 
 

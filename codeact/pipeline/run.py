@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import codeact
 from codeact.errors import InputError
 from codeact.models import PeakMemory, resolve_device
 from codeact.pipeline.data_stages import decontaminate_stage, load_stage
 from codeact.pipeline.files import write_text
+from codeact.pipeline.inputs import outside_inputs
 from codeact.pipeline.report import write_report
-from codeact.pipeline.run_folder import RunFolder, file_sha256
+from codeact.pipeline.run_folder import RunFolder
 from codeact.pipeline.selection_stages import (
     cluster_stage,
     embed_stage,
@@ -34,34 +37,49 @@ def _report_stage(context: StageContext) -> StageResult:
 
 
 STAGES = (
-    Stage("load", "Load and validate", "rows", ("data", "model", "seed"), (), load_stage),
-    Stage("decontaminate", "Decontaminate", "rows", ("data",), ("load",), decontaminate_stage),
-    Stage("score", "Score IFD", "rows", ("model", "score"), ("decontaminate",), score_stage),
-    Stage("embed", "Embed", "rows", ("embed", "model"), ("decontaminate",), embed_stage),
     Stage(
-        "cluster", "Cluster by k-means", "runs", ("select.num_clusters", "seed"), ("embed",),
+        "load", "Load and validate", "rows", ("data", "model", "seed"), ("source", "model"), (),
+        load_stage,
+    ),
+    Stage(
+        "decontaminate", "Decontaminate", "rows", ("data",), ("benchmarks",), ("load",),
+        decontaminate_stage,
+    ),
+    Stage(
+        "score", "Score IFD", "rows", ("model", "score"), ("model", "machine"), ("decontaminate",),
+        score_stage,
+    ),
+    Stage(
+        "embed", "Embed", "rows", ("embed", "model"), ("embedder", "machine"), ("decontaminate",),
+        embed_stage,
+    ),
+    Stage(
+        "cluster", "Cluster by k-means", "runs", ("select.num_clusters", "seed"), (), ("embed",),
         cluster_stage,
     ),
     Stage(
-        "select", "Select by CDAS", "runs", ("select", "score", "seed"), ("score", "cluster"),
+        "select", "Select by CDAS", "runs", ("select", "score", "seed"), (), ("score", "cluster"),
         select_stage,
     ),
     Stage(
-        "pack", "Plan Dynamic Pack", "arms", ("pack", "train", "data", "seed"), ("select",),
+        "pack", "Plan Dynamic Pack", "arms", ("pack", "train", "data", "seed"), (), ("select",),
         pack_stage,
     ),
     *(
         Stage(
             f"train-{arm}", f"Fine-tune on {arm}", "steps",
-            ("model", "train", "pack", "data", "seed"), ("select",), partial(train_arm, arm=arm),
+            ("model", "train", "pack", "data", "seed"), ("model", "machine"), ("select",),
+            partial(train_arm, arm=arm),
         )
         for arm in ARMS
     ),
     Stage(
         "evaluate", "Compare on held-out rows", "rows", ("evaluate", "model", "score", "seed"),
-        tuple(f"train-{arm}" for arm in ARMS), evaluate_stage,
+        ("model", "machine"), tuple(f"train-{arm}" for arm in ARMS), evaluate_stage,
     ),
-    Stage("report", "Write the report", "files", ("name",), ("pack", "evaluate"), _report_stage),
+    Stage(
+        "report", "Write the report", "files", ("name",), (), ("pack", "evaluate"), _report_stage,
+    ),
 )  # fmt: skip
 
 
@@ -83,8 +101,10 @@ def run_recipe(recipe: Recipe, folder: str | Path, announcer: Announcer) -> Path
     with run.locked():
         try:
             run.begin(device=str(device), seed=recipe.seed)
+            outside = outside_inputs(recipe)
+            _forget_stale(recipe, run, outside)  # before the new recipe stands beside their files
             write_text(run / "recipe.yaml", recipe.to_yaml())
-            _run_stages(recipe, run, announcer)
+            _run_stages(recipe, run, outside, announcer)
         except InputError:
             if is_new and not run.manifest.stages:
                 shutil.rmtree(run.path)
@@ -92,17 +112,44 @@ def run_recipe(recipe: Recipe, folder: str | Path, announcer: Announcer) -> Path
     return run / "report.html"
 
 
-def _run_stages(recipe: Recipe, run: RunFolder, announcer: Announcer) -> None:
-    outputs = {"source": _source_hash(recipe)}
+def _run_stages(
+    recipe: Recipe, run: RunFolder, outside: Mapping[str, str], announcer: Announcer
+) -> None:
+    outputs: dict[str, str] = {}
     for stage in STAGES:
-        inputs = {name: outputs[name] for name in stage.needs or ("source",)}
-        stage_hash = recipe.section_hash(*stage.sections, **inputs)
+        stage_hash = _stage_hash(recipe, stage, outside, outputs)
         if run.stage_is_current(stage.name, stage_hash):
             announcer.skip(stage)
         else:
             _run_stage(stage, recipe, run, stage_hash, announcer)
+            _forget_stale(recipe, run, outside)
         # Content counts too: a stage that is repeated and comes out otherwise repeats what follows.
         outputs[stage.name] = run.output_hash(stage.name)
+
+
+def _forget_stale(recipe: Recipe, run: RunFolder, outside: Mapping[str, str]) -> None:
+    """Drop every stage that has other inputs now, and all that depend on it, files and all.
+
+    A run that stops midway would otherwise leave an old comparison beside a new selection. A stage
+    with a damaged file has the inputs it had: it is repeated alone where it comes out the same.
+    """
+    recorded = run.manifest.stages
+    outputs: dict[str, str] = {}
+    for stage in STAGES:
+        if stage.name in recorded and all(name in outputs for name in stage.needs):
+            stage_hash = _stage_hash(recipe, stage, outside, outputs)
+            if recorded[stage.name].hash == stage_hash:
+                outputs[stage.name] = run.output_hash(stage.name)
+    run.forget([stage.name for stage in STAGES if stage.name not in outputs])
+
+
+def _stage_hash(
+    recipe: Recipe, stage: Stage, outside: Mapping[str, str], outputs: Mapping[str, str]
+) -> str:
+    """Hash of all that a stage depends on; two versions of this package may differ in numbers."""
+    inputs = {f"{name} read": outside[name] for name in stage.reads}
+    inputs |= {name: outputs[name] for name in stage.needs}
+    return recipe.section_hash(*stage.sections, version=codeact.__version__, **inputs)
 
 
 def _run_stage(
@@ -120,11 +167,3 @@ def _run_stage(
         files=result.files,
     )
     announcer.end(stage, result.summary)
-
-
-def _source_hash(recipe: Recipe) -> str:
-    """Changes when the data file does; a hub id or an installed package counts as its name."""
-    source = recipe.data.source
-    if source is not None and Path(source).is_file():
-        return file_sha256(Path(source))
-    return source or "installed packages"

@@ -146,6 +146,24 @@ class RunFolder:
         stages = {key: stage for key, stage in manifest.stages.items() if key != name}
         self._write(manifest.model_copy(update={"stages": {**stages, name: record}}))
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Removes the records of these stages and the files they wrote; unknown names pass.
+
+        Files go first, those of the last stage before the others: a file never stands there without
+        its record, and a record without its files is a stage to repeat.
+        """
+        manifest = self.manifest
+        forgotten = manifest.stages.keys() & set(names)
+        if not forgotten:
+            return
+        root = self.path.resolve()
+        for name in reversed([name for name in manifest.stages if name in forgotten]):
+            for file in manifest.stages[name].files:
+                if (root / file).resolve().is_relative_to(root):  # a manifest is only a text file
+                    (root / file).unlink(missing_ok=True)
+        kept = {name: stage for name, stage in manifest.stages.items() if name not in forgotten}
+        self._write(manifest.model_copy(update={"stages": kept}))
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder for this process; the system lets go of it however the process ends.

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from codeact.pipeline.rows import read_examples
 from codeact.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -66,17 +67,18 @@ class StageContext:
         return self.recipe.model.name or str(demo_model())
 
     def load_model(
-        self, path: str | Path | None = None, *, for_training: bool = False
+        self, path: str | Path | None = None, *, full_precision: bool = False
     ) -> LoadedModel:
         """A fresh copy of the model of the recipe, or of the folder ``path``.
 
-        Training keeps float32 weights unless the recipe names a dtype: in bfloat16 an update of a
-        usual learning rate is rounded away.
+        With ``full_precision`` the weights are float32 unless the recipe names a dtype. Training
+        needs it, since in bfloat16 an update of a usual learning rate is rounded away, and so does
+        the comparison afterwards: rounding would add noise to the weights that it compares.
         """
         from codeact.models import load_model
 
         section = self.recipe.model
-        dtype = "float32" if for_training and section.dtype == "auto" else section.dtype
+        dtype = "float32" if full_precision and section.dtype == "auto" else section.dtype
         return load_model(path or self.model_path, dtype=dtype, device=section.device)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -87,9 +89,7 @@ class StageContext:
 
     def examples(self, name: str = "examples.jsonl") -> Examples:
         """Rows that an earlier stage wrote into the run folder."""
-        from codeact.data import load_examples
-
-        return load_examples(self.folder / name, columns=self.recipe.data.columns)
+        return read_examples(self.folder / name)
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ class Stage:
         title: what a person reads.
         unit: what its progress counts.
         sections: recipe sections it depends on.
+        reads: what it reads from outside the run folder, by the names of
+            :func:`codeact.pipeline.inputs.outside_inputs`.
         needs: stages whose files it reads.
         run: does the work.
     """
@@ -109,5 +111,6 @@ class Stage:
     title: str
     unit: str
     sections: tuple[str, ...]
+    reads: tuple[str, ...]
     needs: tuple[str, ...]
     run: Callable[[StageContext], StageResult]

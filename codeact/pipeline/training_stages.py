@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from typing import Any
 
@@ -46,8 +47,9 @@ def train_arm(context: StageContext, arm: str) -> StageResult:
     tokenized = _tokenized(context, "examples.jsonl")
     subset = tokenized.select(_arms(context, len(tokenized))[arm])
     section = context.recipe.train.model_dump()
-    loaded = context.load_model(for_training=True)
+    loaded = context.load_model(full_precision=True)
     folder = context.folder / f"train/{arm}"
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier model may have had other files
     result = fine_tune(
         loaded.model,
         subset,
@@ -56,6 +58,10 @@ def train_arm(context: StageContext, arm: str) -> StageResult:
         scratch=folder,
         on_step=lambda step, total: context.on_progress(step.step, total),
     )
+    loaded.model.save_pretrained(folder / "model")
+    loaded.tokenizer.save_pretrained(folder / "model")
+    saved = sorted(path for path in (folder / "model").rglob("*") if path.is_file())
+    # After the model: what the report shows is there only when the stage is all but done.
     write_jsonl(folder / "log.jsonl", [asdict(step) for step in result.steps])
     summary = {
         "seconds": result.seconds,
@@ -66,9 +72,6 @@ def train_arm(context: StageContext, arm: str) -> StageResult:
         "num_examples": len(subset),
     }
     write_json(folder / "summary.json", summary)
-    loaded.model.save_pretrained(folder / "model")
-    loaded.tokenizer.save_pretrained(folder / "model")
-    saved = sorted(path for path in (folder / "model").rglob("*") if path.is_file())
     root = context.folder.path
     return StageResult(
         [f"train/{arm}/log.jsonl", f"train/{arm}/summary.json"]
@@ -90,7 +93,8 @@ def evaluate_stage(context: StageContext) -> StageResult:
         def progress(done: int, total: int, index: int = index) -> None:
             context.on_progress(index * total + done, len(paths) * total)
 
-        losses[name] = _mean_nlls(context.load_model(path), tokenized, context, progress)
+        loaded = context.load_model(path, full_precision=True)
+        losses[name] = _mean_nlls(loaded, tokenized, context, progress)
     columns = {f"nll_{name}": values for name, values in losses.items()}
     counts = tokenized.num_response_tokens
     table = pa.table({"id": list(tokenized.ids), "num_response_tokens": counts, **columns})

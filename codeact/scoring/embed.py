@@ -33,7 +33,8 @@ class Embedder:
         max_length: tokens a text is cut to; None is what tokenizer and model take.
 
     Raises:
-        InputError: the model or its tokenizer cannot be loaded.
+        InputError: the model or its tokenizer cannot be loaded or used, the device is not there, or
+            ``batch_size`` is below 1.
     """
 
     def __init__(
@@ -47,17 +48,18 @@ class Embedder:
         from safetensors import SafetensorError
         from transformers import AutoModel
 
-        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(name_or_path)
-        try:
-            model: PreTrainedModel = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
-        except (OSError, ValueError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"embedding model {str(name_or_path)!r} cannot be loaded: {reason}"
-            ) from error
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        self.model: PreTrainedModel = torch.nn.Module.to(model, resolve_device(device)).eval()
+        placed = resolve_device(device)
+        folder = Path(name_or_path).expanduser()
+        source = str(folder) if folder.is_dir() else str(name_or_path)
+        self.tokenizer: PreTrainedTokenizerBase = _padding_tokenizer(source)
+        try:
+            model: PreTrainedModel = AutoModel.from_pretrained(source, dtype=torch.float32)
+        except (OSError, ValueError, SafetensorError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise InputError(f"embedding model {source!r} cannot be loaded: {reason}") from error
+        self.model: PreTrainedModel = torch.nn.Module.to(model, placed).eval()
         self.batch_size = batch_size
         # Some tokenizers state no limit (a number near 1e30); the position table then does.
         positions = getattr(model.config, "max_position_embeddings", 512)
@@ -92,3 +94,18 @@ class Embedder:
             torch.nn.functional.normalize(pooled, dim=1).float().cpu().numpy()
         )
         return normalised
+
+
+def _padding_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """A tokenizer that can fill a batch: many of causal language models have no padding token.
+
+    Which token fills does not matter, since the mask keeps it out of attention and mean. The side
+    does: padding on the left would move every text away from position 0.
+    """
+    tokenizer = load_tokenizer(source)
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise InputError(f"tokenizer of {source!r} has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,39 @@ def test_interrupted_score_goes_on(
     codeact("score {rows} --model {model} --output {out}/whole.parquet")
     assert (places.out / "x.parquet").read_bytes() == (places.out / "whole.parquet").read_bytes()
     assert not list(places.out.glob("*parts*"))
+
+
+def test_interrupted_score_on_stdout_promises_nothing(
+    codeact: Codeact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codeact.scoring import Scorer
+
+    def interrupt(self: Scorer, examples: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scorer, "ifd", interrupt)
+    stopped = codeact("score {rows} --model {model}")
+    assert (stopped.status, stopped.err) == (130, "codeact score: interrupted\n")
+
+
+def test_shards_of_another_model_in_the_same_folder_are_not_taken(
+    codeact: Codeact, places: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codeact.scoring import Scorer
+
+    model = tmp_path / "model"
+    shutil.copytree(places.model, model)
+    line = "score {rows} --output {out}/x.parquet --model " + str(model)
+
+    def interrupt(self: Scorer, examples: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scorer, "ifd", interrupt)
+    assert codeact(line).status == 130
+    weights = (model / "model.safetensors").stat()
+    os.utime(model / "model.safetensors", ns=(weights.st_atime_ns, weights.st_mtime_ns + 1))
+    assert codeact(line).status == 130
+    assert len(list(places.out.glob("x.parquet.parts-*"))) == 2
 
 
 def test_embed(places: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from codeact.errors import InputError
 from codeact.models import load_model, resolve_device, resolve_dtype
@@ -67,3 +68,27 @@ def test_names_are_checked() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no usable GPU"):
             resolve_device("cuda")
+
+
+@pytest.mark.parametrize("name", ["auto:1", "cuda:9", "tpu", "cuda:", "cpu:1", "cuda:-1"])
+def test_devices_that_are_none(name: str) -> None:
+    with pytest.raises(InputError, match=f"device .+{name}"):
+        resolve_device(name)
+
+
+def test_index_above_the_last_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert str(resolve_device("cuda:1")) == "cuda:1"
+    with pytest.raises(InputError, match="one of 2 GPUs, counted from cuda:0, got 'cuda:2'"):
+        resolve_device("cuda:2")
+
+
+def test_missing_weights_are_not_made_up(tiny_model_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks 1 weights, such as model\.norm\.weight"):
+        load_model(folder)

@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from codeact.data import load_examples
 from codeact.pipeline.files import write_json, write_jsonl, write_npy, write_parquet, write_text
 from codeact.pipeline.recipe import Recipe
+from codeact.pipeline.rows import write_examples
 from codeact.pipeline.run_folder import RunFolder
 
 NUM_CLUSTERS = 6
@@ -62,9 +64,8 @@ def write_data_stages(path: Path, rows: Rows, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     num_rows = len(rows.ids)
     texts = zip(rows.ids, rows.instructions, rows.responses, strict=True)
-    write_jsonl(
-        path / "examples.jsonl", [{"id": i, "instruction": q, "output": a} for i, q, a in texts]
-    )
+    examples = load_examples([{"id": i, "instruction": q, "output": a} for i, q, a in texts])
+    write_examples(path / "examples.jsonl", examples)
     write_scores(path, rows)
     cluster = rng.choice(NUM_CLUSTERS, num_rows, p=np.array([5, 4, 4, 3, 2, 2]) / 20)
     write_npy(path / "embeddings.npy", rng.normal(size=(num_rows, 8)).astype(np.float32))

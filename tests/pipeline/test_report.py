@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 
+from codeact.data import load_examples
 from codeact.errors import InputError
-from codeact.pipeline.files import read_json, write_json, write_jsonl, write_text
+from codeact.evaluation import spearman
+from codeact.pipeline.files import read_json, write_json, write_text
 from codeact.pipeline.report import write_report
-from codeact.pipeline.report_facts import mean_interval, spearman
+from codeact.pipeline.report_facts import mean_interval
 from codeact.pipeline.report_words import (
     clipped,
     count,
@@ -27,6 +29,7 @@ from codeact.pipeline.report_words import (
     signed,
     verdict_sentence,
 )
+from codeact.pipeline.rows import write_examples
 
 MakeRun = Callable[..., Path]
 
@@ -64,12 +67,13 @@ def test_numbers_are_those_of_the_files(make_run: MakeRun) -> None:
     table = pq.read_table(run / "selection.parquet").to_pandas()
     scored = table.dropna(subset="ifd_ppl")
     rho = spearmanr(scored["ifd_ppl"], scored["num_response_tokens"]).statistic
+    low, high = spearman(scored["ifd_ppl"], scored["num_response_tokens"]).interval
     comparison = read_json(run / "evaluation/comparison.json")
     pair = next(p for p in comparison["pairs"] if (p["a"], p["b"]) == ("cdas", "random"))
     kept = table["kept"].sum()
     for words in (
         f"CDAS kept {kept} of them ({kept / len(table):.0%}".replace("%", " %"),
-        f"(Spearman ρ = {rho:.2f})",
+        f"(Spearman ρ = {rho:.2f}, 95 % interval {low:.2f} to {high:.2f})",
         f"Median IFD is {scored[scored.kept].ifd_ppl.median():.2f} among kept rows",
         "2 rows at or above 1 are dropped",
         "3 rows could not be scored",
@@ -118,7 +122,7 @@ def test_code_in_the_data_stays_text(make_run: MakeRun) -> None:
     best = table[table.kept].sort_values("ifd_ppl").iloc[-1]["id"]
     attack = "<script>alert(1)</script></pre><img src=x>"
     rows = [{"id": i, "instruction": attack, "output": attack} for i in table["id"]]
-    write_jsonl(run / "examples.jsonl", rows)
+    write_examples(run / "examples.jsonl", load_examples(rows))
     html = write_report(run).read_text(encoding="utf-8")
     assert best in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
@@ -206,10 +210,14 @@ def test_pair_without_p_value(make_run: MakeRun) -> None:
     assert "CDAS − random" in read(write_report(run)).text
 
 
-def test_spearman_averages_ties_and_knows_when_there_is_none() -> None:
-    x, y = np.array([1, 2, 2, 3, 9]), np.array([0.1, 0.4, 0.2, 0.2, 0.8])
-    assert spearman(x, y) == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
-    assert np.isnan(spearman(x, np.ones(5)))
+def test_a_row_that_two_benchmarks_hold_is_removed_once(make_run: MakeRun) -> None:
+    run = make_run(num_rows=40)
+    found = read_json(run / "decontamination.json")
+    (hit,) = found["removed"]
+    found["removed"].append({**hit, "benchmark": "HumanEval+"})
+    found["benchmarks"].append({"name": "HumanEval+", "num_tasks": 164, "path": "plus.jsonl"})
+    write_json(run / "decontamination.json", found)
+    assert "1 row of 41 removed before scoring." in read(write_report(run)).text
 
 
 def test_mean_interval_brackets_the_weighted_mean() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_real_vectors(data_folder: Path) -> None:
 
     try:
         folder = demo_embedder()
-    except RuntimeError as error:
+    except InputError as error:
         pytest.skip(f"no encoder here: {error}")
     truth = np.load(data_folder / "ref" / "minilm_embeddings.npz")
     with gzip.open(data_folder / "ref" / "ifd_smollm2_135m.jsonl.gz", "rt") as lines:
@@ -51,3 +52,35 @@ def test_real_vectors(data_folder: Path) -> None:
 def test_missing_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no config\.json"):
         Embedder(tmp_path)
+
+
+EXAMPLES = load_examples([{"instruction": text, "output": "x"} for text in ("add", "sort a list")])
+
+
+def test_a_tokenizer_without_padding(tiny_model_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model_folder, tmp_path / "model"))
+    tokenizer = AutoTokenizer.from_pretrained(folder, pad_token=None, padding_side="left")
+    tokenizer.save_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder).pad_token is None
+    expected = Embedder(tiny_model_folder, device="cpu").embed(EXAMPLES)
+    np.testing.assert_allclose(Embedder(folder, device="cpu").embed(EXAMPLES), expected, atol=1e-6)
+
+
+def test_home_is_expanded(tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tiny_model_folder.parent))
+    found = Embedder(f"~/{tiny_model_folder.name}", device="cpu").embed(EXAMPLES)
+    assert found.shape == (2, 32)
+
+
+def test_an_error_without_words(tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(AutoModel, "from_pretrained", fail)
+    with pytest.raises(InputError, match="cannot be loaded: OSError"):
+        Embedder(tiny_model_folder, device="cpu")
+
+
+def test_batch_size_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+        Embedder("/no/such/folder", batch_size=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from codeact.selection import CDAS, LengthMatchedRandom, RandomSelection, cluste
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[dict[str, Any]]:
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("CODEACT_DATA", beside)) / "ref"
+def rows(data_folder: Path) -> list[dict[str, Any]]:
+    folder = data_folder / "ref"
     if not folder.is_dir():
         pytest.skip(f"no reference scores in {folder}")
     with gzip.open(folder / "ifd_smollm2_135m.jsonl.gz", "rt") as lines:

@@ -64,7 +64,7 @@ def test_candidates_and_held_out_rows_share_none(finished: Any) -> None:
     held_out = lines(finished.folder / "held_out.jsonl")
     assert (len(candidates), len(held_out)) == (NUM_EXAMPLES, NUM_HELD_OUT)
     assert len({row["id"] for row in candidates + held_out}) == NUM_OK
-    assert all(row == source[row["id"]] for row in candidates + held_out)
+    assert all(row["fields"] == source[row["id"]] for row in candidates + held_out)
     found = json.loads((finished.folder / "decontamination.json").read_text())
     assert (found["num_examples"], found["benchmarks"], found["removed"]) == (NUM_OK, [], [])
     assert found["note"].startswith("no benchmark files found, so nothing was checked")
@@ -106,6 +106,8 @@ def test_selection_follows_from_scores_and_clusters(finished: Any) -> None:
     assert not kept[ifd >= 1].any()
     subset = [row["id"] for row in lines(finished.folder / "subset.jsonl")]
     assert subset == [id_ for id_, keep in zip(selection["id"], kept, strict=True) if keep]
+    source = {row["id"]: row for row in lines(Path(str(finished.recipe.data.source)))}
+    assert all(row == source[row["id"]] for row in lines(finished.folder / "subset.jsonl"))
 
 
 def test_packing_counts_the_tokens_of_each_arm(finished: Any) -> None:

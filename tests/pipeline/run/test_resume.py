@@ -148,7 +148,7 @@ def test_a_damaged_model_is_trained_and_compared_again(
 def test_a_stage_that_comes_out_otherwise_repeats_what_follows(
     finished: Any, copied: Path, announced: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a change in a model folder, which no hash sees."""
+    """As after a change in a package that scoring uses, which no hash sees."""
     (copied / "scores.parquet").unlink()
     score = Scorer.ifd
 
