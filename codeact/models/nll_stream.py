@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -59,8 +60,9 @@ def stream_nlls(
         model: loaded with ``attn_implementation="codeact"``; checked once by
             :func:`assert_isolated`.
         sequences: what to score.
-        token_budget: tokens a pack holds; a longer sequence is a pack of its own. None is 1024
-            on a CPU, where activations should stay in the cache, and 16384 on a GPU.
+        token_budget: tokens a pack holds; a longer sequence is a pack of its own. None is at
+            most about 1024 on a CPU, where activations should stay in the cache, and 16384 on a
+            GPU.
 
     Yields:
         For each pack a list of (index into ``sequences``, (num_scored,) float32 losses in nats).
@@ -75,13 +77,21 @@ def stream_nlls(
         raise ValueError("stream_nlls needs a model in evaluation mode: call model.eval()")
     assert_isolated(model)
     on_cpu = model.device.type == "cpu"
-    budget = token_budget or (_CPU_BUDGET if on_cpu else _CUDA_BUDGET)
     seqlens = np.array([len(s.input_ids) for s in sequences], dtype=np.int32)
+    budget = token_budget or (_cpu_budget(int(seqlens.sum())) if on_cpu else _CUDA_BUDGET)
     # A row above the budget counts as a full bin, so it is alone in one.
     order, offsets = pack_best_fit(np.minimum(seqlens, budget), budget)
     packs = np.split(order, offsets[1:-1])
     score = partial(_score_pack, model, output_head(model), sequences)
     yield from _map_on_threads(score, packs) if on_cpu else map(score, packs)
+
+
+def _cpu_budget(num_tokens: int) -> int:
+    """A pack for each thread in every round, so that none is idle in the last one."""
+    num_threads = torch.get_num_threads()
+    num_rounds = math.ceil(num_tokens / (num_threads * _CPU_BUDGET))
+    # 3 % more than an equal share: bins are not filled to the last token.
+    return math.ceil(1.03 * num_tokens / (num_threads * num_rounds))
 
 
 def _score_pack(
