@@ -14,7 +14,7 @@ from codeact.cli.display import RunDisplay, progress_bar
 from codeact.errors import InputError
 from codeact.pipeline.stage import Stage
 
-STAGE = Stage("score", "Score IFD", "rows", (), (), None)  # type: ignore[arg-type]
+STAGE = Stage("score", "Score IFD", "rows", (), (), (), None)  # type: ignore[arg-type]
 
 
 def test_lines_without_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
