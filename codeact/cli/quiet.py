@@ -26,4 +26,6 @@ def quiet_models() -> None:
     quiet_libraries()
     import transformers
 
+    if os.environ["TRANSFORMERS_VERBOSITY"] == "error":  # it may have been imported before
+        transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
