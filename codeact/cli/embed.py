@@ -38,8 +38,8 @@ def embed(
     with progress_bar("Embed") as on_progress:
         quiet_models()
         from codeact.data import load_examples
+        from codeact.files import write_npy
         from codeact.models import demo_embedder
-        from codeact.pipeline.files import write_npy
         from codeact.scoring import Embedder
 
         examples = load_examples(data, columns=columns)

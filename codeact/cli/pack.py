@@ -50,7 +50,7 @@ def pack(
         from codeact.data import load_examples, tokenize_examples
         from codeact.models import load_tokenizer
         from codeact.packing import plan_bins
-        from codeact.pipeline.files import write_json
+        from codeact.files import write_json
 
         examples = load_examples(data, columns=columns)
         tokenized = tokenize_examples(

@@ -1,12 +1,9 @@
-"""What commands read and write: tables by the name of the file, JSON lines on stdout, folders."""
+"""What commands read and write: tables by the name of the file, JSON lines on stdout."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,24 +13,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """A temporary folder beside ``output`` that becomes it when the block ends well."""
-    import shutil
-
-    output = output.absolute()
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
-        yield temporary
-        temporary.replace(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def write_table(table: pa.Table, output: Path | None) -> None:
     """Write to ``output`` (atomically), or as JSON lines to stdout."""
-    from codeact.pipeline.files import write_jsonl, write_parquet
+    from codeact.files import write_jsonl, write_parquet
 
     if output is None:
         for row in table.to_pylist():
@@ -50,7 +32,7 @@ def read_table(path: Path, columns: list[str]) -> dict[str, list[Any]]:
     Raises:
         InputError: the file is missing or unreadable, or lacks a column.
     """
-    from codeact.pipeline.files import read_jsonl, read_parquet
+    from codeact.files import read_jsonl, read_parquet
 
     if path.suffix == ".parquet":
         table: dict[str, list[Any]] = read_parquet(path, columns).to_pydict()

@@ -48,8 +48,8 @@ def train(
     from codeact.cli.allocator import keep_freed_memory
     from codeact.cli.display import progress_bar
     from codeact.cli.quiet import quiet_models
-    from codeact.cli.tables import new_folder
     from codeact.errors import InputError
+    from codeact.files import replacing_folder
 
     checks.check_positive(epochs=epochs, learning_rate=learning_rate)
     checks.check_at_least(1, capacity=capacity, accumulation=accumulation, max_steps=max_steps)
@@ -86,7 +86,7 @@ def train(
             scratch=Path(scratch),
             on_step=lambda step, total: on_progress(step.step, total),
         )
-    with new_folder(output) as folder:
+    with replacing_folder(output) as folder:
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
     rows = dict(Counter(tokenized.status))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from codeact.files import replacing
 
 
 class Message(NamedTuple):
@@ -127,13 +128,9 @@ class Examples(Sequence[Example]):
         JSON does not know (dates of a Parquet file) are written as their ``str``.
         """
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         text = b"".join(_json_line({**example.fields, "id": example.id}) for example in self)
-        try:
+        with replacing(path) as temporary:
             temporary.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:

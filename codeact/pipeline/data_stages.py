@@ -13,7 +13,7 @@ from codeact.data import (
     tokenize_examples,
 )
 from codeact.errors import InputError
-from codeact.pipeline.files import write_json
+from codeact.files import write_json
 from codeact.pipeline.rows import write_examples
 from codeact.pipeline.stage import StageContext, StageResult, count_statuses
 from codeact.selection import resolve_budget

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from codeact.pipeline.files import write_text
+from codeact.files import write_text
 from codeact.pipeline.report_facts import RunFacts, main_pair_first, read_run
 from codeact.pipeline.report_selection import (
     cluster_section,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from codeact.errors import InputError
-from codeact.pipeline.files import read_json, read_jsonl, read_parquet
+from codeact.files import read_json, read_jsonl, read_parquet
 from codeact.pipeline.recipe import Recipe, load_recipe
 from codeact.pipeline.run_folder import MANIFEST, Manifest, RunFolder
 

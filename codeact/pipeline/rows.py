@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codeact.errors import InputError
-from codeact.pipeline.files import read_jsonl
+from codeact.files import read_jsonl
 
 if TYPE_CHECKING:
     from codeact.data import Example, Examples

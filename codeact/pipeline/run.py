@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import codeact
 from codeact.errors import InputError
+from codeact.files import write_text
 from codeact.models import PeakMemory, resolve_device
 from codeact.pipeline.data_stages import decontaminate_stage, load_stage
-from codeact.pipeline.files import write_text
 from codeact.pipeline.inputs import outside_inputs
 from codeact.pipeline.report import write_report
 from codeact.pipeline.run_folder import RunFolder

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import codeact
 from codeact.errors import InputError
-from codeact.pipeline.files import write_json
+from codeact.files import write_json
 
 MANIFEST = "manifest.json"
 _LOCK = ".lock"

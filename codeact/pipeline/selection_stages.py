@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from codeact.data import Examples
 from codeact.errors import InputError
+from codeact.files import read_parquet, write_npy, write_parquet
 from codeact.models import demo_embedder
-from codeact.pipeline.files import read_parquet, write_npy, write_parquet
 from codeact.pipeline.stage import StageContext, StageResult, count_statuses
 from codeact.progress import OnProgress
 from codeact.scoring import Embedder, Scorer, ifd_preset

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from codeact.data import TokenizedExamples, tokenize_examples
 from codeact.errors import InputError
 from codeact.evaluation import compare_losses
+from codeact.files import read_parquet, write_json, write_jsonl, write_parquet
 from codeact.models import LoadedModel, ScoredSequence, stream_nlls
 from codeact.packing import BinPlan, plan_bins
-from codeact.pipeline.files import read_parquet, write_json, write_jsonl, write_parquet
 from codeact.pipeline.stage import StageContext, StageResult
 from codeact.progress import OnProgress
 from codeact.training import TrainConfig, fine_tune

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from codeact.data import load_examples
-from codeact.pipeline.files import write_json, write_jsonl, write_npy, write_parquet, write_text
+from codeact.files import write_json, write_jsonl, write_npy, write_parquet, write_text
 from codeact.pipeline.recipe import Recipe
 from codeact.pipeline.rows import write_examples
 from codeact.pipeline.run_folder import RunFolder

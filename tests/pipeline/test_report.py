@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from codeact.data import load_examples
 from codeact.errors import InputError
 from codeact.evaluation import spearman
-from codeact.pipeline.files import read_json, write_json, write_text
+from codeact.files import read_json, write_json, write_text
 from codeact.pipeline.report import write_report
 from codeact.pipeline.report_facts import mean_interval
 from codeact.pipeline.report_words import (

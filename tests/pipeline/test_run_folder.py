@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from codeact import files
 from codeact.errors import InputError
-from codeact.pipeline import files
 from codeact.pipeline.run_folder import Manifest, RunFolder, file_sha256, versions
 
 

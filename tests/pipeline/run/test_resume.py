@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from codeact.errors import InputError
-from codeact.pipeline.files import write_text
+from codeact.files import write_text
 from codeact.pipeline.recipe import Recipe
 from codeact.pipeline.run import STAGES, run_recipe
 from codeact.scoring import Scorer
