@@ -8,9 +8,9 @@ PY := .venv/bin/python
 READY := .venv/.ready
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
 NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
-CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+CPP := $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test lint bench gpu format clean
+.PHONY: demo test lint sanitize bench gpu format clean
 
 demo: $(READY)
 	.venv/bin/codeact demo
@@ -23,6 +23,15 @@ lint: $(READY)
 	.venv/bin/ruff format --check .
 	.venv/bin/clang-format --dry-run -Werror $(CPP)
 	.venv/bin/mypy
+
+# The C++ without Python, every access and overflow checked. Needs a compiler only.
+SANITIZED := build/csrc-tests
+sanitize:
+	mkdir -p $(dir $(SANITIZED))
+	$(CXX) -std=c++17 -O0 -g -Wall -Wextra -Werror -D_GLIBCXX_ASSERTIONS \
+	  -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Icsrc \
+	  tests/csrc/*.cpp $(filter-out csrc/bindings.cpp,$(wildcard csrc/*.cpp)) -o $(SANITIZED)
+	$(SANITIZED)
 
 bench: $(READY)
 	$(PY) benchmarks/bench_ifd.py

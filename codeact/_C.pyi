@@ -1,5 +1,7 @@
 """The native module; ``codeact.ops`` is its only caller. Device memory crosses as addresses."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,8 +13,51 @@ def cuda_usable() -> bool:
 def pack_best_fit(
     seqlens: npt.NDArray[np.int32], capacity: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]: ...
+def pack_next_fit(seqlens: npt.NDArray[np.int32], capacity: int) -> npt.NDArray[np.int64]: ...
+def pack_window(
+    seqlens: npt.NDArray[np.int32],
+    ages: npt.NDArray[np.int32],
+    capacity: int,
+    max_carry: int,
+    close_all: bool,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], int]: ...
+def pack_windows(
+    seqlens: npt.NDArray[np.int32], capacity: int, window: int, tail: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """``tail`` 0 is what remains after the full windows."""
 
-# Only where built_with_cuda. Enqueues on `stream` of the current device and does not wait.
+def shuffled(num_items: int, seed: int, epoch: int) -> npt.NDArray[np.int32]: ...
+def gather_tokens(
+    values: npt.NDArray[np.integer[Any]],
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    out: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.int64]:
+    """``values`` is int16, uint16, int32, uint32 or int64."""
+
+def pack_layout(
+    seqlens: npt.NDArray[np.int32],
+    position_ids: npt.NDArray[np.int64] | None = None,
+    seq_idx: npt.NDArray[np.int32] | None = None,
+    cu_seqlens: npt.NDArray[np.int32] | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32]]: ...
+
+# Only where built_with_cuda. Both enqueue on `stream` of the current device and do not wait.
+def gather_pack(
+    input_ids: int,
+    labels: int,
+    starts: int,
+    cu_tokens: int,
+    cu_rows: int,
+    num_seqs: int,
+    ignore_index: int,
+    out_ids: int,
+    position_ids: int,
+    cu_seqlens: int,
+    rows: int,
+    targets: int,
+    stream: int,
+) -> None: ...
 def token_nll(
     logits: int,
     targets: int,

@@ -1,17 +1,14 @@
 #include "packing.h"
 
 #include <algorithm>
-#include <map>
-#include <memory>
 #include <numeric>
 #include <utility>
 
 #include "check.h"
+#include "groups.h"
 
 namespace codeact {
 namespace {
-
-constexpr int32_t kNone = 0;  // no group; the groups' vector starts with an unused one
 
 // Bins of equal content. What they hold is the chain of parents: each link adds `copies` sequences
 // of one length to every bin, taken from `first` onwards in the sorted order.
@@ -23,89 +20,25 @@ struct Group {
   int32_t next;      // another group with the same remaining capacity
 };
 
+// Lengths and capacities of some thousand tokens make about as many groups, in any number of bins.
+constexpr int32_t kUsualGroups = 8192;
+
+// Counting beats comparing up to about this many table entries a sequence.
+constexpr int64_t kEntriesPerSeq = 32;
+
 // A table as long as the input costs no more than the input; 65536 entries cost nothing.
 bool fits_a_table(int32_t largest, int32_t num_seqs) {
   return largest <= int64_t{num_seqs} + 65536;
 }
 
-// Remaining capacity -> newest group, in a table; 64-way bitmaps find the next occupied entry.
-class TableOfGroups {
- public:
-  explicit TableOfGroups(int32_t capacity) : heads_(static_cast<size_t>(capacity) + 1, kNone) {
-    for (size_t size = heads_.size(); levels_.empty() || size > 1;) {
-      size = (size + 63) / 64;
-      levels_.emplace_back(size, 0);
-    }
-  }
-
-  // Smallest occupied remaining capacity >= length, or -1.
-  int32_t tightest(int32_t length) const {
-    size_t position = static_cast<size_t>(length);
-    for (size_t level = 0; level < levels_.size(); ++level) {
-      const size_t word = position / 64;
-      if (word >= levels_[level].size()) return -1;
-      const uint64_t later = levels_[level][word] & (~uint64_t{0} << (position % 64));
-      if (later != 0) return descend(level, word * 64 + lowest_bit(later));
-      position = word + 1;  // the next word is the next bit one level up
-    }
-    return -1;
-  }
-
-  int32_t head(int32_t remaining) const { return heads_[remaining]; }
-
-  void set_head(int32_t remaining, int32_t group) {
-    heads_[remaining] = group;
-    size_t position = static_cast<size_t>(remaining);
-    for (auto& words : levels_) {
-      uint64_t& word = words[position / 64];
-      const uint64_t bit = uint64_t{1} << (position % 64);
-      word = group == kNone ? word & ~bit : word | bit;
-      if (group == kNone && word != 0) return;  // the word above still has reason to be set
-      position /= 64;
-    }
-  }
-
- private:
-  static size_t lowest_bit(uint64_t word) { return static_cast<size_t>(__builtin_ctzll(word)); }
-
-  int32_t descend(size_t level, size_t position) const {
-    while (level-- > 0) position = position * 64 + lowest_bit(levels_[level][position]);
-    return static_cast<int32_t>(position);
-  }
-
-  std::vector<int32_t> heads_;
-  std::vector<std::vector<uint64_t>> levels_;
-};
-
-// The same for a capacity far above the number of sequences.
-class TreeOfGroups {
- public:
-  int32_t tightest(int32_t length) const {
-    const auto found = heads_.lower_bound(length);
-    return found == heads_.end() ? -1 : found->first;
-  }
-
-  int32_t head(int32_t remaining) const {
-    const auto found = heads_.find(remaining);
-    return found == heads_.end() ? kNone : found->second;
-  }
-
-  void set_head(int32_t remaining, int32_t group) {
-    if (group == kNone) {
-      heads_.erase(remaining);
-    } else {
-      heads_[remaining] = group;
-    }
-  }
-
- private:
-  std::map<int32_t, int32_t> heads_;
-};
-
 template <typename Classes>
 class BestFit {
  public:
-  BestFit(int32_t capacity, Classes classes) : capacity_(capacity), classes_(std::move(classes)) {}
+  BestFit(int32_t capacity, int32_t num_seqs, Classes classes)
+      : capacity_(capacity), classes_(std::move(classes)) {
+    groups_.reserve(std::min(num_seqs, kUsualGroups) + 1);
+    groups_.push_back({});  // number kNone
+  }
 
   // Places `count` sequences of one length, which start at `first` in the sorted order. After an
   // item of length s went into the tightest bin, that bin stays the tightest while s still fits:
@@ -126,9 +59,13 @@ class BestFit {
     }
   }
 
-  std::vector<int64_t> write(const int32_t* sorted, int32_t* order) {
-    std::vector<int64_t> offsets{0};
-    std::vector<Group> content;  // the chain from its root: longest sequences first
+  HugeVector<int64_t> write(const int32_t* sorted, int32_t* order) {
+    int64_t total_bins = 0;
+    for (const Group& group : groups_) total_bins += group.num_bins;
+    HugeVector<int64_t> offsets(total_bins + 1);
+    int64_t* offset = offsets.data();
+    *offset++ = 0;
+    std::vector<Group> content;  // the chain from its root: what was placed first
     int32_t* out = order;
     for (size_t group = 0; group < groups_.size(); ++group) {
       const int32_t num_bins = groups_[group].num_bins;
@@ -144,7 +81,7 @@ class BestFit {
             out = std::copy_n(from, link.copies, out);
           }
         }
-        offsets.push_back(out - order);
+        *offset++ = out - order;
       }
     }
     return offsets;
@@ -174,7 +111,7 @@ class BestFit {
 
   const int32_t capacity_;
   Classes classes_;
-  std::vector<Group> groups_{Group{}};
+  std::vector<Group> groups_;
 };
 
 // Throws what the caller needs to find the length that is not in [0, capacity].
@@ -196,59 +133,85 @@ int32_t checked_longest(const int32_t* seqlens, int32_t num_seqs, int32_t capaci
   return static_cast<int32_t>(longest);
 }
 
-// Calls run(length, count, first) for each length that occurs, longest first, and fills `sorted`
-// with the indices in that order.
+// Sorts sequences begin .. end-1: calls run(length, count, first) for each length that occurs,
+// longest first, and fills sorted[begin .. end-1] with the indices in that order.
 template <typename Run>
-void counting_sort(const int32_t* seqlens, int32_t num_seqs, int32_t longest, int32_t* sorted,
-                   Run run) {
+void counting_sort(const int32_t* seqlens, int32_t begin, int32_t end, int32_t longest,
+                   int32_t* sorted, Run run) {
   std::vector<int32_t> position(static_cast<size_t>(longest) + 1, 0);
-  for (int32_t i = 0; i < num_seqs; ++i) ++position[seqlens[i]];
-  int32_t first = 0;
+  for (int32_t i = begin; i < end; ++i) ++position[seqlens[i]];
+  int32_t first = begin;
   for (int32_t length = longest; length >= 0; --length) {
     const int32_t count = std::exchange(position[length], first);
     if (count > 0) run(length, count, first);
     first += count;
   }
-  for (int32_t i = 0; i < num_seqs; ++i) sorted[position[seqlens[i]]++] = i;
+  for (int32_t i = begin; i < end; ++i) sorted[position[seqlens[i]]++] = i;
 }
 
 template <typename Run>
-void comparison_sort(const int32_t* seqlens, int32_t num_seqs, int32_t* sorted, Run run) {
-  std::iota(sorted, sorted + num_seqs, 0);
-  std::sort(sorted, sorted + num_seqs, [seqlens](int32_t a, int32_t b) {
+void comparison_sort(const int32_t* seqlens, int32_t begin, int32_t end, int32_t* sorted, Run run) {
+  std::iota(sorted + begin, sorted + end, begin);
+  std::sort(sorted + begin, sorted + end, [seqlens](int32_t a, int32_t b) {
     return seqlens[a] != seqlens[b] ? seqlens[a] > seqlens[b] : a < b;
   });
-  for (int32_t first = 0, end = 0; first < num_seqs; first = end) {
+  for (int32_t first = begin, stop = begin; first < end; first = stop) {
     const int32_t length = seqlens[sorted[first]];
-    while (end < num_seqs && seqlens[sorted[end]] == length) ++end;
-    run(length, end - first, first);
+    while (stop < end && seqlens[sorted[stop]] == length) ++stop;
+    run(length, stop - first, first);
   }
 }
 
 template <typename Classes>
-std::vector<int64_t> pack(const int32_t* seqlens, int32_t num_seqs, int32_t longest, int32_t* order,
-                          BestFit<Classes> bins) {
-  const std::unique_ptr<int32_t[]> sorted(new int32_t[num_seqs]);
-  const auto place = [&bins](int32_t length, int32_t count, int32_t first) {
-    bins.place(length, count, first);
+HugeVector<int64_t> pack(const int32_t* seqlens, int32_t num_seqs, int32_t num_first,
+                         int32_t longest, int32_t* order, BestFit<Classes> bins) {
+  HugeVector<int32_t> sorted(num_seqs);
+  const auto place = [&](int32_t begin, int32_t end) {
+    const auto run = [&bins](int32_t length, int32_t count, int32_t first) {
+      bins.place(length, count, first);
+    };
+    // Reading a table through costs more than sorting a few sequences.
+    if (fits_a_table(longest, num_seqs) && longest <= kEntriesPerSeq * int64_t{end - begin}) {
+      counting_sort(seqlens, begin, end, longest, sorted.data(), run);
+    } else {
+      comparison_sort(seqlens, begin, end, sorted.data(), run);
+    }
   };
-  if (fits_a_table(longest, num_seqs)) {
-    counting_sort(seqlens, num_seqs, longest, sorted.get(), place);
-  } else {
-    comparison_sort(seqlens, num_seqs, sorted.get(), place);
-  }
-  return bins.write(sorted.get(), order);
+  place(0, num_first);
+  place(num_first, num_seqs);
+  return bins.write(sorted.data(), order);
 }
 
 }  // namespace
 
-std::vector<int64_t> pack_best_fit(const int32_t* seqlens, int32_t num_seqs, int32_t capacity,
-                                   int32_t* order) {
+HugeVector<int64_t> pack_best_fit(const int32_t* seqlens, int32_t num_seqs, int32_t capacity,
+                                  int32_t* order, int32_t num_first) {
   const int32_t longest = checked_longest(seqlens, num_seqs, capacity);
   if (fits_a_table(capacity, num_seqs)) {
-    return pack(seqlens, num_seqs, longest, order, BestFit(capacity, TableOfGroups(capacity)));
+    return pack(seqlens, num_seqs, num_first, longest, order,
+                BestFit(capacity, num_seqs, TableOfGroups(capacity)));
   }
-  return pack(seqlens, num_seqs, longest, order, BestFit(capacity, TreeOfGroups()));
+  return pack(seqlens, num_seqs, num_first, longest, order,
+              BestFit(capacity, num_seqs, TreeOfGroups()));
+}
+
+HugeVector<int64_t> pack_next_fit(const int32_t* seqlens, int32_t num_seqs, int32_t capacity) {
+  check_seqlens(seqlens, num_seqs, capacity);
+  HugeVector<int64_t> offsets{0};
+  int64_t used = 0;
+  for (int32_t i = 0; i < num_seqs; ++i) {
+    used += seqlens[i];
+    if (used > capacity) {
+      offsets.push_back(i);
+      used = seqlens[i];
+    }
+  }
+  if (num_seqs > 0) offsets.push_back(num_seqs);
+  return offsets;
+}
+
+void check_seqlens(const int32_t* seqlens, int32_t num_seqs, int32_t capacity) {
+  checked_longest(seqlens, num_seqs, capacity);
 }
 
 }  // namespace codeact

@@ -21,7 +21,7 @@ def test_the_stub_names_what_the_module_has():
     declared = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)}
     declared |= {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
     present = {name for name in vars(_C) if not name.startswith("__")}
-    cuda_only = set() if _C.built_with_cuda else {"token_nll"}
+    cuda_only = set() if _C.built_with_cuda else {"gather_pack", "token_nll"}
     assert present == declared - cuda_only
 
 
@@ -43,6 +43,8 @@ def test_importing_the_module_loads_no_torch_and_no_cuda():
 def test_a_launch_without_a_device_is_an_error_not_a_crash():
     with pytest.raises(RuntimeError, match=r"^token_nll launch failed: "):
         _C.token_nll(0, 0, 0, 1, 1, 1, "float32", -100, 0)
+    with pytest.raises(RuntimeError, match=r"^gather_pack launch failed: "):
+        _C.gather_pack(0, 0, 0, 0, 0, 1, -100, 0, 0, 0, 0, 0, 0)
 
 
 @pytest.fixture(scope="module")

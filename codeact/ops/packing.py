@@ -1,20 +1,14 @@
-"""Best-fit-decreasing bin packing of sequence lengths."""
+"""Bin packing of sequence lengths: of a whole set, and in the given order."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from codeact import _C
-
-Seqlens = npt.NDArray[Any] | Tensor | Sequence[int]
-
-_MAX_INT32 = np.iinfo(np.int32).max
+from codeact.ops._seqlens import Seqlens, as_int32, checked_int, lengths_for
 
 
 def pack_best_fit(
@@ -41,9 +35,26 @@ def pack_best_fit(
         ValueError: ``seqlens`` is not 1-D or not integers, ``capacity`` is out of range, or a
             length is negative or above ``capacity``.
     """
-    if not isinstance(capacity, (int, np.integer)) or not 0 < capacity <= _MAX_INT32:
-        raise ValueError(f"capacity must be an integer from 1 to {_MAX_INT32}, got {capacity!r}")
-    return _C.pack_best_fit(_as_int32(seqlens, int(capacity)), int(capacity))
+    capacity = checked_int("capacity", capacity)
+    return _C.pack_best_fit(lengths_for(seqlens, capacity), capacity)
+
+
+def pack_next_fit(seqlens: Seqlens, capacity: int) -> npt.NDArray[np.int64]:
+    """Cut sequences, in the given order, into bins: a new bin where the next does not fit.
+
+    Args:
+        seqlens: (num_seqs,) lengths in tokens, as :func:`pack_best_fit` takes them.
+        capacity: Tokens a bin may hold, from 1 to 2**31 - 1.
+
+    Returns:
+        ``offsets``, (num_bins + 1,) int64: bin k holds sequences ``offsets[k]`` to
+        ``offsets[k + 1] - 1``. ``pack_next_fit([3, 4, 2, 5], 7)`` is ``[0, 2, 4]``.
+
+    Raises:
+        ValueError: as :func:`pack_best_fit`.
+    """
+    capacity = checked_int("capacity", capacity)
+    return _C.pack_next_fit(lengths_for(seqlens, capacity), capacity)
 
 
 def pack_best_fit_reference(
@@ -54,7 +65,7 @@ def pack_best_fit_reference(
     Number and fill of the bins are equal; which of several equal bins or equal sequences is taken,
     and the order of the bins, may differ.
     """
-    lengths = _as_int32(seqlens, capacity).tolist()
+    lengths = as_int32(seqlens).tolist()
     bins: list[list[int]] = []
     free: list[tuple[int, int]] = []  # (remaining capacity, bin), ascending
     for seq in sorted(range(len(lengths)), key=lambda seq: -lengths[seq]):
@@ -71,23 +82,14 @@ def pack_best_fit_reference(
     return order, offsets
 
 
-def _as_int32(seqlens: Seqlens, capacity: int) -> npt.NDArray[np.int32]:
-    """Lengths as the native code takes them; what int32 cannot hold is refused here."""
-    if isinstance(seqlens, Tensor):
-        if seqlens.dtype.is_floating_point or seqlens.dtype.is_complex:
-            raise ValueError(f"seqlens must be integers, got {seqlens.dtype}")
-        seqlens = seqlens.detach().cpu().numpy()
-    lengths = np.asarray(seqlens)
-    if lengths.size == 0 and not isinstance(seqlens, np.ndarray):
-        lengths = lengths.astype(np.int32)  # an empty list has no dtype of its own
-    if lengths.ndim != 1:
-        raise ValueError(f"seqlens must be 1-D, got {lengths.ndim}-D")
-    if not np.issubdtype(lengths.dtype, np.integer):
-        raise ValueError(f"seqlens must be integers, got {lengths.dtype}")
-    if lengths.dtype.itemsize >= 4 and lengths.dtype != np.int32:
-        outside = (lengths < 0) | (lengths > _MAX_INT32)
-        if outside.any():
-            seq = int(outside.argmax())
-            rule = "is negative" if lengths[seq] < 0 else f"does not fit a bin of {capacity} tokens"
-            raise ValueError(f"seqlens[{seq}] = {lengths[seq]} {rule}")
-    return np.ascontiguousarray(lengths, dtype=np.int32)
+def pack_next_fit_reference(seqlens: Seqlens, capacity: int) -> npt.NDArray[np.int64]:
+    """The definition of :func:`pack_next_fit`, one sequence at a time."""
+    offsets, used = [0], 0
+    for seq, seqlen in enumerate(lengths := as_int32(seqlens).tolist()):
+        used += seqlen
+        if used > capacity:
+            offsets.append(seq)
+            used = seqlen
+    if lengths:
+        offsets.append(len(lengths))
+    return np.array(offsets, dtype=np.int64)

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codeact.ops.gather import pack_layout
+
 IGNORE_INDEX = -100
 """The label of a position that carries no loss (PyTorch's and transformers' value)."""
 
@@ -70,27 +72,36 @@ class PackedBatch:
         return replace(self, **moved)
 
     def model_inputs(self) -> dict[str, Any]:
-        """Keyword arguments for a transformers model: one flattened row, isolated by every backend.
-
-        ``attention_mask`` is absent because its presence switches off the detection of packed
-        sequences, and ``use_cache`` is False because a cache does the same.
-        """
+        """Keyword arguments for a transformers model, see :func:`model_inputs`."""
         seqlens = self.cu_seqlens.diff()
         seq_idx = torch.repeat_interleave(
             torch.arange(self.num_seqs, dtype=torch.int32, device=seqlens.device),
             seqlens,
             output_size=self.num_tokens,
         )
-        return {
-            "input_ids": self.input_ids[None],
-            "position_ids": self.position_ids[None],
-            "cu_seq_lens_q": self.cu_seqlens,
-            "cu_seq_lens_k": self.cu_seqlens,
-            "max_length_q": self.max_seqlen,
-            "max_length_k": self.max_seqlen,
-            "seq_idx": seq_idx[None],
-            "use_cache": False,
-        }
+        return model_inputs(
+            self.input_ids, self.position_ids, seq_idx, self.cu_seqlens, self.max_seqlen
+        )
+
+
+def model_inputs(
+    input_ids: Tensor, position_ids: Tensor, seq_idx: Tensor, cu_seqlens: Tensor, max_seqlen: int
+) -> dict[str, Any]:
+    """A flat stream as one row for a transformers model, isolated by every backend.
+
+    ``attention_mask`` is absent because its presence switches off the detection of packed
+    sequences, and ``use_cache`` is False because a cache does the same.
+    """
+    return {
+        "input_ids": input_ids[None],
+        "position_ids": position_ids[None],
+        "cu_seq_lens_q": cu_seqlens,
+        "cu_seq_lens_k": cu_seqlens,
+        "max_length_q": max_seqlen,
+        "max_length_k": max_seqlen,
+        "seq_idx": seq_idx[None],
+        "use_cache": False,
+    }
 
 
 def pack_sequences(
@@ -107,25 +118,64 @@ def pack_sequences(
     Raises:
         ValueError: no sequence, an empty one, or lengths that differ.
     """
+    return pack_flat(*lay_flat(input_ids, labels))
+
+
+def lay_flat(
+    input_ids: Sequence[NDArray[np.integer[Any]]], labels: Sequence[NDArray[np.integer[Any]]]
+) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+    """Sequences as :func:`pack_sequences` takes them, as :func:`pack_flat` does."""
     seqlens = np.array([len(ids) for ids in input_ids], dtype=np.int64)
-    if len(seqlens) == 0 or (seqlens == 0).any():
-        raise ValueError(
-            f"pack_sequences needs non-empty sequences, got lengths {seqlens.tolist()}"
-        )
     if [len(row) for row in labels] != seqlens.tolist():
         raise ValueError("pack_sequences needs labels as long as input_ids, sequence by sequence")
-    ends = np.cumsum(seqlens)
-    starts = ends - seqlens
-    flat_ids = np.concatenate(input_ids).astype(np.int64)
-    flat_labels = np.concatenate(labels).astype(np.int64)
-    flat_labels[starts] = IGNORE_INDEX
+    if len(seqlens) == 0:
+        raise ValueError("pack_sequences needs non-empty sequences, got none")
+    flat_ids, flat_labels = (
+        torch.from_numpy(np.concatenate(rows).astype(np.int64)) for rows in (input_ids, labels)
+    )
+    return flat_ids, flat_labels, seqlens
+
+
+def pack_flat(input_ids: Tensor, labels: Tensor, seqlens: NDArray[np.int64]) -> PackedBatch:
+    """The batch of sequences that lie end to end already.
+
+    Args:
+        input_ids: (num_tokens,) int64 on the CPU.
+        labels: (num_tokens,) int64, unshifted. The first of each sequence is set to
+            ``IGNORE_INDEX``, in place.
+        seqlens: (num_seqs,) lengths, at least 1, that sum to num_tokens.
+
+    Raises:
+        ValueError: no sequence or an empty one, or lengths with another sum.
+    """
+    starts = mask_first(labels, seqlens)
+    layout = pack_layout(seqlens)
+    flat_labels = labels.numpy()
     carries_loss = np.flatnonzero(flat_labels != IGNORE_INDEX)
+    bounds = np.append(starts, len(flat_labels))
     return PackedBatch(
-        input_ids=torch.from_numpy(flat_ids),
-        position_ids=torch.from_numpy(np.arange(ends[-1]) - np.repeat(starts, seqlens)),
-        cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
+        input_ids=input_ids,
+        position_ids=layout.position_ids,
+        cu_seqlens=layout.cu_seqlens,
         max_seqlen=int(seqlens.max()),
         rows=torch.from_numpy(carries_loss - 1),
         targets=torch.from_numpy(flat_labels[carries_loss]),
-        cu_rows=np.searchsorted(carries_loss, np.concatenate([[0], ends])),
+        cu_rows=np.searchsorted(carries_loss, bounds),
     )
+
+
+def mask_first(labels: Tensor, seqlens: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Set the first label of each sequence to ``IGNORE_INDEX`` in place; returns the starts.
+
+    Raises:
+        ValueError: no sequence or an empty one, or lengths that do not sum to the labels.
+    """
+    ends = np.cumsum(seqlens)
+    if len(seqlens) == 0 or (seqlens < 1).any() or ends[-1] != labels.numel():
+        raise ValueError(
+            f"{labels.numel()} tokens need non-empty sequences that sum to them, "
+            f"got lengths {seqlens.tolist()}"
+        )
+    starts = ends - seqlens
+    labels.numpy()[starts] = IGNORE_INDEX
+    return starts

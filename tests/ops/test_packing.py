@@ -9,7 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codeact import _C
-from codeact.ops import pack_best_fit, pack_best_fit_reference
+from codeact.ops.packing import (
+    pack_best_fit,
+    pack_best_fit_reference,
+    pack_next_fit,
+    pack_next_fit_reference,
+)
 
 MAX_INT32 = 2**31 - 1
 
@@ -26,6 +31,31 @@ def packings(draw):
     longest = min(capacity, draw(st.sampled_from([1, 5, 300, MAX_INT32])))
     lengths = st.integers(0, longest) | st.integers(longest // 2, longest // 2 + 1)
     return draw(st.lists(lengths, max_size=80)), capacity
+
+
+@settings(max_examples=200, deadline=None)
+@given(packings())
+def test_next_fit_equals_its_reference(packing):
+    seqlens, capacity = packing
+    offsets = pack_next_fit(seqlens, capacity)
+    assert offsets.dtype == np.int64
+    assert offsets.tolist() == pack_next_fit_reference(seqlens, capacity).tolist()
+    assert max(fills(seqlens, np.arange(len(seqlens)), offsets), default=0) <= capacity
+
+
+@pytest.mark.parametrize(
+    ("seqlens", "capacity", "offsets"),
+    [
+        pytest.param([], 7, [0], id="empty"),
+        pytest.param([0, 0], 7, [0, 2], id="zeros-share-a-bin"),
+        pytest.param([3, 4, 0, 2, 5], 7, [0, 3, 5], id="zero-joins-a-full-bin"),
+        pytest.param([7, 1, 7], 7, [0, 1, 2, 3], id="each-alone"),
+        pytest.param([2, 6, 2], 7, [0, 1, 2, 3], id="never-looks-back"),
+        pytest.param([MAX_INT32] * 3, MAX_INT32, [0, 1, 2, 3], id="total-beyond-int32"),
+    ],
+)
+def test_next_fit_edges(seqlens, capacity, offsets):
+    assert pack_next_fit(seqlens, capacity).tolist() == offsets
 
 
 @settings(max_examples=300, deadline=None)
@@ -69,6 +99,13 @@ def test_edges(seqlens, capacity, order, offsets):
     packed_order, packed_offsets = pack_best_fit(seqlens, capacity)
     assert packed_order.tolist() == order
     assert packed_offsets.tolist() == offsets
+
+
+def test_a_set_above_the_size_of_huge_pages_is_placed_whole():
+    seqlens = np.random.default_rng(5).integers(1, 4097, 700_000).astype(np.int32)
+    order, offsets = pack_best_fit(seqlens, 4096)
+    assert np.array_equal(np.sort(order), np.arange(len(seqlens)))
+    assert np.add.reduceat(seqlens[order], offsets[:-1]).max() <= 4096
 
 
 def test_the_same_input_gives_the_same_result():
@@ -130,9 +167,10 @@ def test_any_integers_give_what_int32_gives(seqlens):
         pytest.param([1], 7.5, "capacity must be .* got 7.5", id="float-capacity"),
     ],
 )
-def test_bad_input_is_named(seqlens, capacity, message):
+@pytest.mark.parametrize("pack", [pack_best_fit, pack_next_fit])
+def test_bad_input_is_named(pack, seqlens, capacity, message):
     with pytest.raises(ValueError, match=message):
-        pack_best_fit(seqlens, capacity)
+        pack(seqlens, capacity)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +182,7 @@ def test_bad_input_is_named(seqlens, capacity, message):
         pytest.param(np.array([-9], np.int32), 7, "is negative", id="negative"),
     ],
 )
-def test_the_native_border_checks_for_itself(seqlens, capacity, message):
+@pytest.mark.parametrize("pack", [_C.pack_best_fit, _C.pack_next_fit])
+def test_the_native_border_checks_for_itself(pack, seqlens, capacity, message):
     with pytest.raises(ValueError, match=message):
-        _C.pack_best_fit(seqlens, capacity)
+        pack(seqlens, capacity)

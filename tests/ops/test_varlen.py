@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from codeact.ops.varlen import IGNORE_INDEX, pack_sequences
+from codeact.ops.varlen import IGNORE_INDEX, lay_flat, mask_first, pack_flat, pack_sequences
 
 
 def test_values() -> None:
@@ -49,3 +49,30 @@ def test_model_inputs() -> None:
 def test_refused(ids: list[np.ndarray], labels: list[np.ndarray], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pack_sequences(ids, labels)
+
+
+def test_a_stream_that_lies_flat_already() -> None:
+    ids = [np.array([5, 6, 7], dtype=np.uint16), np.array([8], dtype=np.uint16)]
+    labels = [np.array([5, -100, 7], dtype=np.int32), np.array([8], dtype=np.int32)]
+    flat_ids, flat_labels, seqlens = lay_flat(ids, labels)
+    assert flat_ids.dtype == flat_labels.dtype == torch.int64
+    assert (flat_ids.tolist(), flat_labels.tolist()) == ([5, 6, 7, 8], [5, -100, 7, 8])
+    assert seqlens.tolist() == [3, 1]
+    batch = pack_flat(flat_ids, flat_labels, seqlens)
+    assert batch.input_ids.data_ptr() == flat_ids.data_ptr()
+    assert flat_labels.tolist() == [-100, -100, 7, -100]
+    assert batch.labels.tolist() == flat_labels.tolist()
+    assert (batch.rows.tolist(), batch.targets.tolist()) == ([1], [7])
+    assert batch.cu_rows.tolist() == [0, 1, 1]
+
+
+def test_masking_the_first_labels() -> None:
+    labels = torch.arange(6)
+    assert mask_first(labels, np.array([2, 1, 3])).tolist() == [0, 2, 3]
+    assert labels.tolist() == [-100, 1, -100, -100, 4, 5]
+
+
+@pytest.mark.parametrize("seqlens", [[], [6, 0], [3, 2], [7]], ids=str)
+def test_lengths_refused(seqlens: list[int]) -> None:
+    with pytest.raises(ValueError, match="6 tokens need non-empty sequences that sum to them"):
+        pack_flat(torch.arange(6), torch.arange(6), np.array(seqlens, dtype=np.int64))

@@ -1,0 +1,14 @@
+// Tests of csrc without Python, to be built with the sanitizers: `make sanitize`.
+
+#include <cstdio>
+
+#include "expect.h"
+
+int main() {
+  test_packing();
+  test_windows();
+  test_shuffle();
+  test_gather();
+  std::puts("all hold");
+  return 0;
+}
