@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,9 +26,11 @@ _ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 2e-2, torc
 _PACK_WIDE_ROPE = ("dynamic", "longrope")
 _CHECKED = "_codeact_isolated"
 
+ModelInputs = Callable[[PackedBatch], Mapping[str, Any]]
+
 
 @torch.no_grad()
-def assert_isolated(model: PreTrainedModel) -> None:
+def assert_isolated(model: PreTrainedModel, *, model_inputs: ModelInputs | None = None) -> None:
     """Raise unless packed neighbours leave each other's logits alone; runs once per model.
 
     Three short random sequences are packed. The first is then replaced by other tokens: the logits
@@ -38,6 +41,12 @@ def assert_isolated(model: PreTrainedModel) -> None:
     Two things three short sequences cannot show are refused by the config: rotary embeddings whose
     angles depend on the longest position of a pack, and attention in chunks.
 
+    Args:
+        model: a transformers causal language model.
+        model_inputs: what a training loop passes to the model for a batch, where that is not
+            ``PackedBatch.model_inputs``; then the check runs at each call. (Without ``use_cache``,
+            for one, transformers' ``sdpa`` and ``eager`` mix the sequences.)
+
     Raises:
         RuntimeError: a neighbour, the packing itself or the output projection changes the numbers;
             the text names which, with the size of the change.
@@ -45,16 +54,17 @@ def assert_isolated(model: PreTrainedModel) -> None:
     # Autocast may choose another attention kernel, so it is checked apart.
     autocast = torch.is_autocast_enabled(model.device.type)
     setting = (model.config._attn_implementation, model.dtype, autocast)
-    if getattr(model, _CHECKED, None) == setting:
+    if model_inputs is None and getattr(model, _CHECKED, None) == setting:
         return
     _refuse_by_config(model)
     was_training = model.training
     model.eval()
     try:
-        _probe(model)
+        _probe(model, PackedBatch.model_inputs if model_inputs is None else model_inputs)
     finally:
         model.train(was_training)
-    setattr(model, _CHECKED, setting)
+    if model_inputs is None:
+        setattr(model, _CHECKED, setting)
 
 
 def _refuse_by_config(model: PreTrainedModel) -> None:
@@ -75,12 +85,12 @@ def _refuse_by_config(model: PreTrainedModel) -> None:
         )
 
 
-def _probe(model: PreTrainedModel) -> None:
+def _probe(model: PreTrainedModel, model_inputs: ModelInputs) -> None:
     vocab_size = output_head(model).weight.shape[0]
     rng = np.random.default_rng(0)
     sequences = [rng.integers(3, vocab_size, size=n) for n in _PROBE_SEQLENS]
     neighbour = [rng.integers(3, vocab_size, size=_PROBE_SEQLENS[0]), *sequences[1:]]
-    logits = _logits(model, sequences)
+    logits = _logits(model, sequences, model_inputs)
     scale = float(logits.abs().max()) + 1e-6
     rounding = _ROUNDING[logits.dtype]
     # Routing gives an expert more or fewer tokens, and its products another order of summation.
@@ -90,7 +100,7 @@ def _probe(model: PreTrainedModel) -> None:
     leak = rounding if has_experts else _LEAK[logits.dtype]
     others = slice(_PROBE_SEQLENS[0], None)
     _require(
-        _distance(logits[others], _logits(model, neighbour)[others]) / scale,
+        _distance(logits[others], _logits(model, neighbour, model_inputs)[others]) / scale,
         leak,
         "another sequence in the pack",
     )
@@ -107,8 +117,10 @@ def _batch(model: PreTrainedModel, sequences: list[np.ndarray]) -> PackedBatch:
     return pack_sequences(sequences, sequences).to(model.device)
 
 
-def _logits(model: PreTrainedModel, sequences: list[np.ndarray]) -> Tensor:
-    logits: Tensor = model(**_batch(model, sequences).model_inputs()).logits[0]
+def _logits(
+    model: PreTrainedModel, sequences: list[np.ndarray], model_inputs: ModelInputs
+) -> Tensor:
+    logits: Tensor = model(**model_inputs(_batch(model, sequences))).logits[0]
     return logits
 
 

@@ -55,6 +55,7 @@ def varlen_attention(
     outputs = [
         _one_sequence(query[a:b], key[a:b], value[a:b], scaling, sliding_window, softcap)
         for a, b in pairwise(cu_seqlens.tolist())
+        if b > a  # fixed shapes end in empty sequences
     ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 

@@ -1,138 +1,186 @@
-"""Which examples share a bin, decided before training starts."""
+"""Which sequences share a bin, decided before training starts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from codeact.errors import InputError
-from codeact.ops.packing import pack_best_fit
+from codeact.packing.balance import Cost, deal, exact_costs
+from codeact.packing.bins import Bins, Costs, Int32Array
+from codeact.packing.checks import check_choice, check_number, checked_lengths, checked_prompts
+from codeact.packing.orders import ORDERS, EpochPacking, Order
+from codeact.packing.report import PackingReport, make_report, warn_of_few_updates
+from codeact.packing.seeds import derive_seed
+from codeact.packing.spans import OVERFLOWS, Overflow, Spans, cut_spans
 
-Order = Literal["shuffle", "preserve"]
-Overflow = Literal["error", "drop"]
-
-
-@dataclass(frozen=True)
-class PackingReport:
-    """What a plan costs beside the alternatives, in token slots.
-
-    Paddings are the share of slots that hold no token: ``padding_packed`` of this plan's bins,
-    ``padding_dynamic`` when batches of ``batch_size`` random examples are padded to their longest,
-    ``padding_max`` when each example is padded to the capacity.
-    """
-
-    capacity: int
-    num_examples: int
-    num_dropped: int
-    num_tokens: int
-    num_bins: int
-    fill: float
-    batch_size: int
-    padding_packed: float
-    padding_dynamic: float
-    padding_max: float
+_MAX_INT32 = np.iinfo(np.int32).max
+_DEFAULT_WINDOWS = {"shuffle": 4096, "compat": 16}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BinPlan:
-    """Bins of example indices, the same on every machine for the same arguments.
+    """Bins of every epoch: a function of the arguments alone, so the same on every rank.
+
+    Every epoch has ``num_bins`` bins, and every packed span is in exactly one of them. Bins hold
+    numbers of spans, which are numbers of examples unless ``overflow="split"`` cut some.
 
     Attributes:
         seqlens: (num_examples,) int32 as given.
-        capacity: tokens a bin may hold.
-        windows: arrays of example indices that are packed together.
-        order: ``"shuffle"`` packs best-fit inside each window and mixes bins and equally long
-            examples anew every epoch; ``"preserve"`` fills bins in the given order (next fit).
-        seed: of every shuffle.
-        num_dropped: examples above the capacity, left out under ``overflow="drop"``.
+        capacity, order, window, overflow, seed, world_size, cost: see :func:`plan_bins`.
+        spans: what the numbers in the bins stand for.
+        num_dropped: examples left out because they are too long.
+        num_empty: examples left out because they have no token.
+        num_cut: examples that lost tokens or were split.
+        num_lost_tokens: tokens of dropped and cut examples that no bin holds.
     """
 
-    seqlens: NDArray[np.int32]
+    seqlens: Int32Array
     capacity: int
-    windows: tuple[NDArray[np.int64], ...]
     order: Order
+    window: int | None
+    overflow: Overflow
     seed: int
+    world_size: int
+    cost: Cost | None
+    spans: Spans
     num_dropped: int
+    num_empty: int
+    num_cut: int
+    num_lost_tokens: int
+    packing: EpochPacking = field(repr=False)
+    _epochs: dict[int, Bins] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
-    def _epoch_zero(self) -> list[NDArray[np.int64]]:
-        return self.epoch(0)
-
-    @property
     def num_bins(self) -> int:
-        """Bins an epoch has; every epoch has as many, since a window's lengths do not change."""
-        return len(self._epoch_zero)
+        """Bins of an epoch, the same for every epoch and a multiple of ``world_size``."""
+        return self._whole_steps(self.packing.num_bins)
 
     @property
+    def num_steps(self) -> int:
+        """Steps of an epoch; in each, every rank takes one bin."""
+        return self.num_bins // self.world_size
+
+    def num_updates(self, accumulation: int = 1) -> int:
+        """Optimizer steps of an epoch when each takes ``accumulation`` steps."""
+        return -(-self.num_steps // accumulation)
+
+    @property
+    def num_packed(self) -> int:
+        """Spans that go into bins; fillers do not count."""
+        return self.packing.num_packed
+
+    @cached_property
     def num_tokens(self) -> int:
-        """Tokens an epoch sees."""
-        return int(sum(self.seqlens[window].sum(dtype=np.int64) for window in self.windows))
+        """Tokens an epoch sees; those of fillers do not count."""
+        return int(self.seqlens.sum(dtype=np.int64)) - self.num_lost_tokens
 
     @property
     def fill(self) -> float:
         """The share of token slots that hold a token."""
-        slots = self.num_bins * self.capacity
-        return self.num_tokens / slots if slots else 1.0
+        return self.num_tokens / (self.num_bins * self.capacity)
 
-    def num_steps(self, *, bins_per_step: int = 1) -> int:
-        """Optimizer steps an epoch takes when each consumes ``bins_per_step`` bins."""
-        return -(-self.num_bins // bins_per_step)
+    @cached_property
+    def costs(self) -> Costs:
+        """``cost`` in whole units."""
+        return exact_costs(self.cost, self.packing.seqlens)
 
-    def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
-        """The bins of one epoch in training order, each an array of example indices.
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the bins except ``world_size``."""
+        options = [1, self.capacity, self.order, self.window, self.overflow, self.seed]
+        arrays: list[NDArray[Any]] = [self.seqlens]
+        if self.packing.packed is not None:
+            arrays.append(self.packing.packed)
+        if self.cost is not None:
+            arrays.append(self.costs(np.unique(self.packing.seqlens)))
+        digest = blake2b(json.dumps(options).encode(), digest_size=16)
+        for array in arrays:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
-        Every example that was not dropped is in exactly one bin.
+    def epoch(self, epoch: int) -> Bins:
+        """The bins of one epoch in training order; those of the last epoch asked for are kept.
+
+        Raises:
+            InputError: ``epoch`` is negative.
         """
-        if self.order == "preserve":
-            return [bin_ for window in self.windows for bin_ in self._next_fit(window)]
-        rng = np.random.default_rng([self.seed, epoch])
-        bins = []
-        for window in self.windows:
-            mixed = rng.permutation(window)
-            packed, offsets = pack_best_fit(self.seqlens[mixed], self.capacity)
-            bins.extend(np.split(mixed[packed], offsets[1:-1]) if len(packed) else [])
-        return [bins[index] for index in rng.permutation(len(bins))]
+        if epoch < 0:
+            raise InputError(f"epoch must be at least 0, got {epoch}")
+        if epoch not in self._epochs:
+            self._epochs.clear()
+            bins = self.packing.pack(epoch)
+            self._epochs[epoch] = self._deal(bins, self.num_bins, "epoch", epoch)
+        return self._epochs[epoch]
 
-    def _next_fit(self, window: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        cuts, used = [], 0
-        for position, seqlen in enumerate(self.seqlens[window].tolist()):
-            if position and used + seqlen > self.capacity:
-                cuts.append(position)
-                used = 0
-            used += seqlen
-        return np.split(window, cuts) if len(window) else []
-
-    def report(self, *, batch_size: int = 8) -> PackingReport:
-        """Padding of this plan beside padded batches of ``batch_size`` examples."""
-        kept = np.concatenate([*self.windows, np.empty(0, dtype=np.int64)])
-        seqlens = self.seqlens[kept]
-        shuffled = np.random.default_rng(self.seed).permutation(seqlens)
-        dynamic_slots = sum(
-            int(batch.max()) * len(batch)
-            for batch in np.split(shuffled, range(batch_size, len(shuffled), batch_size))
-            if len(batch)
-        )
-        return PackingReport(
-            capacity=self.capacity,
-            num_examples=len(kept),
-            num_dropped=self.num_dropped,
-            num_tokens=self.num_tokens,
-            num_bins=self.num_bins,
-            fill=self.fill,
-            batch_size=batch_size,
-            padding_packed=1.0 - self.fill,
-            padding_dynamic=_padding(self.num_tokens, dynamic_slots),
-            padding_max=_padding(self.num_tokens, len(kept) * self.capacity),
+    def for_world_size(self, world_size: int) -> BinPlan:
+        """The plan of the same arguments for another number of ranks; packing is shared."""
+        if world_size == self.world_size:
+            return self
+        return replace(
+            self, world_size=world_size, spans=_spans_for(self.packing, self.spans, world_size)
         )
 
+    def deal_rest(self, bins: Bins, epoch: int, part: int) -> Bins:
+        """Deal what another number of ranks left of an epoch.
 
-def _padding(num_tokens: int, num_slots: int) -> float:
-    return 1.0 - num_tokens / num_slots if num_slots else 0.0
+        Args:
+            bins: as a plan of the same fingerprint dealt them; fillers among them are left out.
+            epoch: that they are of.
+            part: counts the changes of the number of ranks in this epoch, from 1.
+        """
+        rest = bins.take(bins.order[bins.starts] < len(self.packing.seqlens))
+        return self._deal(rest, self._whole_steps(len(rest)), f"part {part}", epoch)
+
+    def _deal(self, bins: Bins, num_bins: int, name: str, epoch: int) -> Bins:
+        seed = derive_seed(self.seed, name) if self.order == "shuffle" else None
+        return deal(
+            bins, num_bins, self.world_size, costs=self.costs, spans=self.spans,
+            seed=seed, epoch=epoch,
+        )  # fmt: skip
+
+    def _whole_steps(self, num_bins: int) -> int:
+        return -(-num_bins // self.world_size) * self.world_size
+
+    def samples_per_step(self, epoch: int = 0) -> NDArray[np.int64]:
+        """(num_steps,) int64, spans that each step sees over all ranks; fillers do not count."""
+        bins = self.epoch(epoch)
+        num_spans = bins.num_spans
+        if self.spans.filler is not None:
+            num_spans = num_spans * (bins.order[bins.starts] != self.spans.filler)
+        samples: NDArray[np.int64] = num_spans.reshape(-1, self.world_size).sum(axis=1)
+        return samples
+
+    def report(self, *, batch_size: int = 8, accumulation: int = 1) -> PackingReport:
+        """This plan beside padded batches of ``batch_size`` examples a rank.
+
+        Raises:
+            InputError: ``batch_size`` or ``accumulation`` is below 1.
+        """
+        return make_report(self, batch_size=batch_size, accumulation=accumulation)
+
+    def update_warning(
+        self, *, batch_size: int, accumulation: int = 1, epochs: float = 1.0
+    ) -> str | None:
+        """A sentence where packing leaves too few optimizer steps to learn from, else None.
+
+        That is where it makes fewer than half the steps that padded batches of ``batch_size``
+        examples a rank would make, and fewer than 500 in all. It says what keeps the steps.
+
+        Raises:
+            InputError: ``batch_size`` or ``accumulation`` is below 1.
+        """
+        return warn_of_few_updates(
+            self, batch_size=batch_size, accumulation=accumulation, epochs=epochs
+        )
 
 
 def plan_bins(
@@ -140,63 +188,91 @@ def plan_bins(
     capacity: int,
     *,
     order: Order = "shuffle",
-    window: int = 4096,
+    window: int | Literal["auto"] | None = "auto",
     overflow: Overflow = "error",
+    prompt_seqlens: ArrayLike | None = None,
     seed: int = 0,
+    world_size: int = 1,
+    cost: Cost | None = None,
 ) -> BinPlan:
-    """Plan Dynamic Pack: every example in one bin of at most ``capacity`` tokens.
+    """Plan Dynamic Pack: every sequence in one bin of at most ``capacity`` tokens.
 
     CodeACT (arXiv:2408.02193) packs only inside a micro-batch and by next fit; here a window of
-    thousands of shuffled examples is packed best-fit decreasing, which leaves almost nothing
-    unfilled and still mixes the data.
+    thousands of shuffled examples is packed best-fit decreasing, and bins that stay unfilled move
+    on to the next window, which leaves almost nothing empty and still mixes the data.
+
+    Every epoch has the same number of bins: as many as best fit decreasing of the whole set or the
+    first epoch needs, whichever is more (and one for each 65536 to spare), rounded up to whole
+    steps. An epoch that packs tighter gets its costliest bins split; one that packs worse is packed
+    again with a larger last window.
 
     Args:
         seqlens: (num_examples,) integers, tokens of each example.
         capacity: tokens a bin may hold.
-        order: ``"shuffle"`` or ``"preserve"``, see :class:`BinPlan`.
-        window: examples packed together under ``"shuffle"``.
-        overflow: what happens to an example above the capacity: ``"error"`` or ``"drop"``.
-        seed: of the shuffles.
+        order: ``"shuffle"`` packs best fit in windows of a stream shuffled anew every epoch, and
+            gives the ranks of a step bins of like cost. ``"preserve"`` fills bins in the given
+            order (next fit), the same every epoch. ``"compat"`` is the authors' packing: examples
+            of a micro-batch sorted ascending, next fit; micro-batches are fixed by the seed and
+            come in another order every epoch.
+        window: sequences packed together under ``"shuffle"``, 4096 by default and None for all at
+            once; size of a micro-batch under ``"compat"``, 16 by default.
+        overflow: what happens to an example above the capacity. ``"error"`` refuses; ``"drop"``
+            leaves it out; ``"truncate_prompt_left"`` cuts the start of its prompt, or leaves it out
+            where the rest and one token of the prompt do not fit; ``"truncate"`` cuts its end;
+            ``"split"`` makes pieces of ``capacity`` tokens, the last one shorter.
+        prompt_seqlens: (num_examples,) integers, tokens before the first that carries a loss; for
+            ``"truncate_prompt_left"``.
+        seed: of the shuffles, from 0 to 2**64 - 1.
+        world_size: ranks that train together.
+        cost: forward cost of sequences, as of :class:`ModelCost`; it gives the ranks of a step like
+            work. Only ratios matter. None takes the tokens. Every rank must pass the same.
 
     Raises:
-        InputError: no example, a capacity or window below 1, an unknown ``order`` or ``overflow``,
-            lengths that are not a row of non-negative integers, or one above the capacity.
+        InputError: an option out of range, lengths that are not a row of non-negative integers,
+            an example above the capacity under ``"error"``, or fewer sequences than ranks.
     """
-    lengths = _checked_lengths(seqlens)
-    if capacity < 1 or window < 1:
-        raise InputError(f"capacity and window must be at least 1, got {capacity} and {window}")
-    if order not in ("shuffle", "preserve") or overflow not in ("error", "drop"):
+    lengths = checked_lengths("seqlens", seqlens)
+    window = _DEFAULT_WINDOWS.get(order) if window == "auto" else window
+    check_choice("order", order, ORDERS)
+    check_choice("overflow", overflow, OVERFLOWS)
+    check_number("capacity", capacity, 1, _MAX_INT32)
+    check_number("window", 1 if window is None else window, 1, _MAX_INT32)
+    check_number("world_size", world_size, 1, _MAX_INT32)
+    check_number("seed", seed, 0, 2**64 - 1)
+    prompts = checked_prompts(prompt_seqlens, lengths, overflow)
+    cut = cut_spans(lengths, int(capacity), overflow, prompts)
+    packing = EpochPacking(
+        cut.spans.seqlens, cut.packed, capacity=int(capacity), order=order,
+        window=None if window is None else int(window), seed=int(seed),
+    )  # fmt: skip
+    if packing.num_packed < world_size:
         raise InputError(
-            "order must be shuffle or preserve and overflow error or drop, "
-            f"got {order!r} and {overflow!r}"
+            f"every rank needs a sequence, got {packing.num_packed} sequences for world_size = "
+            f"{world_size} ({cut.num_empty} examples have no token, {cut.num_dropped} were dropped)"
         )
-    too_long = np.flatnonzero(lengths > capacity)
-    if len(too_long) and overflow == "error":
-        first = int(too_long[0])
-        raise InputError(
-            f"seqlens[{first}] = {lengths[first]} does not fit a bin of {capacity} tokens "
-            f"({len(too_long)} of {len(lengths)} do not; overflow='drop' leaves them out)"
-        )
-    kept = np.flatnonzero(lengths <= capacity)
-    if order == "shuffle":
-        kept = np.random.default_rng(seed).permutation(kept)
-        windows = np.split(kept, range(window, len(kept), window))
-    else:
-        windows = [kept]
     return BinPlan(
-        lengths, capacity, tuple(w for w in windows if len(w)), order, seed, len(too_long)
+        seqlens=lengths,
+        capacity=packing.capacity,
+        order=order,
+        window=packing.window,
+        overflow=overflow,
+        seed=packing.seed,
+        world_size=int(world_size),
+        cost=cost,
+        spans=_spans_for(packing, cut.spans, world_size),
+        num_dropped=cut.num_dropped,
+        num_empty=cut.num_empty,
+        num_cut=cut.num_cut,
+        num_lost_tokens=cut.num_lost_tokens,
+        packing=packing,
     )
 
 
-def _checked_lengths(seqlens: Any) -> NDArray[np.int32]:
-    lengths = np.asarray(seqlens)
-    if lengths.ndim != 1 or len(lengths) == 0 or not np.issubdtype(lengths.dtype, np.integer):
-        raise InputError(
-            "seqlens must be a non-empty row of integers, "
-            f"got {lengths.dtype} of shape {lengths.shape}"
-        )
-    if lengths.min() < 0 or lengths.max() > np.iinfo(np.int32).max:
-        raise InputError(
-            f"seqlens must lie in [0, 2**31 - 1], got {lengths.min()} to {lengths.max()}"
-        )
-    return lengths.astype(np.int32)
+def _spans_for(packing: EpochPacking, spans: Spans, world_size: int) -> Spans:
+    """With a filler where ranks may run out of sequences."""
+    if world_size == 1:
+        return spans.without_filler()
+    if spans.filler is not None:
+        return spans
+    first = 0 if packing.packed is None else int(packing.packed[0])
+    return spans.with_filler(int(spans.locate(np.array([first]))[0][0]))

@@ -38,7 +38,10 @@ def packing_section(facts: RunFacts) -> Section:
     lines = [
         [
             ARM_NAMES.get(name, name),
-            *(count(item[key]) for key in ("num_examples", "num_tokens", "num_bins", "num_steps")),
+            *(
+                count(item[key])
+                for key in ("num_examples", "num_tokens", "num_bins", "num_updates")
+            ),
             percent(item["fill"]),
         ]
         for name, item in arms.items()

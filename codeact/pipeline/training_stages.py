@@ -30,8 +30,8 @@ def pack_stage(context: StageContext) -> StageResult:
     arms: dict[str, Any] = {}
     for arm, rows in _arms(context, len(tokenized)).items():
         plan = _plan(context, tokenized.select(rows))
-        report = asdict(plan.report(batch_size=section.batch_size))
-        arms[arm] = {**report, "num_steps": plan.num_steps(bins_per_step=accumulation)}
+        report = plan.report(batch_size=section.batch_size, accumulation=accumulation)
+        arms[arm] = asdict(report)
         context.on_progress(len(arms), len(ARMS) + 1)
     write_json(context.folder / "packing.json", {"capacity": section.capacity, "arms": arms})
     full = arms["full"]

@@ -85,7 +85,11 @@ def test_select(options: str, message: str, refused: Refused) -> None:
         ("--capacity 0", r"--capacity must be at least 1, got 0"),
         ("--window 0", r"--window must be at least 1, got 0"),
         ("--batch-size 0", r"--batch-size must be at least 1, got 0"),
-        ("--overflow cut", r"--overflow must be error or drop or truncate, got 'cut'"),
+        ("--accumulation 0", r"--accumulation must be at least 1, got 0"),
+        ("--world-size 0", r"--world-size must be at least 1, got 0"),
+        ("--world-size 13 --capacity 300", r"every rank needs a sequence, got 12 sequences"),
+        ("--order sorted", r"--order must be shuffle or preserve or compat, got 'sorted'"),
+        ("--overflow cut", r"--overflow must be error or drop or truncate or .+, got 'cut'"),
     ],
 )
 def test_pack(options: str, message: str, refused: Refused) -> None:

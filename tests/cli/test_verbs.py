@@ -175,15 +175,52 @@ def test_pack_reports_and_writes_bins(codeact: Codeact, places: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overflow", "key"), [("drop", "num_dropped"), ("truncate", "num_truncated")]
+    ("overflow", "key"),
+    [
+        ("drop", "num_dropped"),
+        ("truncate", "num_truncated"),
+        ("truncate_prompt_left", "num_truncated"),
+        ("split", "num_cut"),
+    ],
 )
-def test_pack_of_rows_above_the_capacity(overflow: str, key: str, codeact: Codeact) -> None:
+def test_pack_of_rows_above_the_capacity(
+    overflow: str, key: str, codeact: Codeact, places: Any
+) -> None:
     plain = json.loads(codeact("pack {rows} --model {model} --capacity 1000").out)
-    report = json.loads(
-        codeact(f"pack {{rows}} --model {{model}} --capacity 90 --overflow {overflow}").out
-    )
+    line = f"pack {{rows}} --model {{model}} --capacity 90 --overflow {overflow}"
+    report = json.loads(codeact(line + " --output {out}/bins.json").out)
     assert 0 < report[key] < 12
-    assert report["num_tokens"] < plain["num_tokens"]
+    assert report["num_tokens"] + report["num_lost_tokens"] == plain["num_tokens"]
+    assert (report["num_lost_tokens"] == 0) == (overflow == "split")
+    written = json.loads((places.out / "bins.json").read_text())
+    assert ("token_ranges" in written) == (overflow != "drop")
+    for rows, ranges in zip(written["bins"], written.get("token_ranges", []), strict=False):
+        assert sum(stop - start for start, stop in ranges) <= 90
+        assert len(rows) == len(ranges)
+
+
+@pytest.mark.parametrize("order", ["shuffle", "preserve", "compat"])
+def test_pack_for_several_ranks(order: str, codeact: Codeact, places: Any) -> None:
+    line = f"pack {{rows}} --model {{model}} --capacity 200 --world-size 3 --order {order}"
+    done = codeact(line + " --accumulation 2 --output {out}/bins.json")
+    report = json.loads(done.out)
+    assert report["num_bins"] == 3 * report["num_steps"]
+    assert report["num_updates"] == -(-report["num_steps"] // 2)
+    assert 0 < report["sync_efficiency"] <= 1
+    written = json.loads((places.out / "bins.json").read_text())
+    assert sorted(row for bin_ in written["bins"] for row in bin_) == list(range(12))
+    if order == "preserve":
+        assert [row for bin_ in written["bins"] for row in bin_] == list(range(12))
+
+
+def test_pack_warns_of_few_updates(codeact: Codeact) -> None:
+    done = codeact("pack {rows} --model {model} --capacity 600 --batch-size 1")
+    steps = json.loads(done.out)["num_updates"]
+    assert done.err.startswith(
+        f"warning: in an epoch, packing leaves {steps} optimizer steps where padded batches of 1 "
+        "make 12; to keep the steps: capacity = "
+    )
+    assert done.err.count("\n") == 1
 
 
 def test_train_writes_a_model_that_has_learned(codeact: Codeact, places: Any) -> None:

@@ -201,7 +201,7 @@ def packing_arms(num_tokens: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
             "padding_packed": 1 - fill,
             "padding_dynamic": 0.41,
             "padding_max": 1 - total / (len(lengths) * CAPACITY),
-            "num_steps": num_bins,
+            "num_updates": num_bins,
         }
     return arms
 

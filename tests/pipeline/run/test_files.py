@@ -131,7 +131,7 @@ def test_packing_counts_the_tokens_of_each_arm(finished: Any) -> None:
         )
         assert report["padding_max"] == pytest.approx(1 - seqlens.mean() / 300)
         assert 0 < report["padding_dynamic"] < report["padding_max"]
-        assert report["num_steps"] == report["num_bins"]
+        assert report["num_updates"] == report["num_steps"] == report["num_bins"]
 
 
 @pytest.mark.parametrize("arm", ["cdas", "random"])
@@ -139,7 +139,7 @@ def test_training_went_over_the_arm_once(finished: Any, arm: str) -> None:
     folder = finished.folder / "train" / arm
     log, summary = lines(folder / "log.jsonl"), json.loads((folder / "summary.json").read_text())
     packing = json.loads((finished.folder / "packing.json").read_text())["arms"][arm]
-    assert [step["step"] for step in log] == list(range(1, packing["num_steps"] + 1))
+    assert [step["step"] for step in log] == list(range(1, packing["num_updates"] + 1))
     assert sum(step["num_tokens"] for step in log) == packing["num_tokens"]
     assert (summary["num_examples"], summary["num_steps"]) == (NUM_EXAMPLES // 2, len(log))
     assert summary["num_tokens"] == packing["num_tokens"]
