@@ -100,7 +100,7 @@ def fine_tune(
     trainer = CodeActTrainer(
         model=model,
         args=_arguments(config, scratch, model, _num_steps(config, plan)),
-        train_dataset=PackedDataset(examples),
+        train_dataset=PackedDataset(examples, plan),
         plan=plan,
         callbacks=[recorder],
     )
@@ -126,8 +126,7 @@ def fine_tune(
 
 def _num_steps(config: TrainConfig, plan: BinPlan) -> int:
     """Optimizer steps of the whole run."""
-    an_epoch = plan.num_steps(bins_per_step=config.accumulation)
-    return config.max_steps or math.ceil(config.epochs * an_epoch)
+    return config.max_steps or math.ceil(config.epochs * plan.num_updates(config.accumulation))
 
 
 def _arguments(
@@ -140,7 +139,8 @@ def _arguments(
     )
     return TrainingArguments(
         output_dir=str(scratch),
-        per_device_train_batch_size=1,
+        # A bin is a micro-batch whatever this says; the warning about few steps compares with it.
+        per_device_train_batch_size=8,
         gradient_accumulation_steps=config.accumulation,
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,

@@ -2,64 +2,122 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer_utils import get_last_checkpoint
 
+from codeact.errors import InputError
 from codeact.models import assert_isolated
-from codeact.ops.varlen import IGNORE_INDEX
-from codeact.packing import BinPlan, PackedBatchSampler, PackedCollator, PackedDataset
+from codeact.packing import BinPlan, LossNorm, PackedCollator, PackedDataset
+from codeact.training.checkpoint import PackedRun, SavePackedRun, check_same_run
+from codeact.training.loader import PackedLoader, check_dataset
+from codeact.training.loss import packed_loss_and_outputs, scored_rows, total_weight
+
+logger = logging.getLogger(__name__)
 
 
 class PackedTrainerMixin:
     """Makes a ``Trainer`` train on the bins of a plan; put it before the ``Trainer`` class.
 
-    Set ``train_dataset`` to a :class:`PackedDataset` and pass ``plan`` as keyword argument. One bin
-    is one micro-batch. The loss of an optimizer step is the sum over all its scored tokens divided
-    by their number, whatever bins and accumulation steps they are spread over, so packing changes
-    nothing in the objective. The output projection is applied to scored positions only.
+    Set ``train_dataset`` to ``PackedDataset(store, plan)`` and pass ``plan``. One bin is one
+    micro-batch, so ``per_device_train_batch_size`` changes nothing. The loss of an optimizer step
+    is ``sum(weight * nll) / sum(weight)`` over all its scored tokens, whatever bins, accumulation
+    steps and processes they are spread over, so packing changes nothing in the objective. The
+    output projection is applied to scored positions only.
+
+    Several processes train with a plan made for as many (``plan_bins(..., world_size=n)``): each
+    reads its own bins, every example once an epoch. A run resumes at the bin after the checkpoint,
+    and only with the plan, processes and accumulation that wrote it.
+
+    ``evaluate`` flattens each batch of ``eval_dataset``, a :class:`PackedDataset` without plan; its
+    outputs hold the logits of scored positions only.
 
     Attributes:
-        num_tokens_seen: tokens that went through the model so far.
+        num_tokens_seen: tokens that this process has trained on since it started.
         num_loss_tokens_seen: those among them that carried a loss.
 
     Raises:
-        RuntimeError: the model does not keep packed sequences apart, or several processes train.
+        InputError: the plan is for another number of processes, the dataset is for another plan,
+            or an option asks for another loss.
+        RuntimeError: the model does not keep packed sequences apart, or ``DataParallel``, tensor,
+            context or sequence parallelism is switched on.
     """
 
-    # The sum is divided by the tokens of the whole optimizer step already.
+    # The sum is divided by the weight of the whole optimizer step already.
     loss_is_scaled_for_ga: bool | None = True
 
-    def __init__(self, *args: Any, plan: BinPlan, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, plan: BinPlan, loss_norm: LossNorm = "token", **kwargs: Any
+    ) -> None:
         self.plan = plan
         self.num_tokens_seen = 0
         self.num_loss_tokens_seen = 0
         trainer: Any = self
         trainer_class: Any = super()
-        trainer_class.__init__(*args, data_collator=PackedCollator(), **kwargs)
-        if trainer.args.world_size > 1 or trainer.args.n_gpu > 1:
-            raise RuntimeError(
-                f"packed training runs in one process on one device, got {trainer.args.world_size} "
-                f"processes and {trainer.args.n_gpu} GPUs (set CUDA_VISIBLE_DEVICES to one)"
-            )
+        trainer_class.__init__(*args, data_collator=PackedCollator(loss_norm=loss_norm), **kwargs)
+        _refuse_parallelism(trainer)
+        _refuse_options(trainer)
         trainer.model_accepts_loss_kwargs = True  # so that num_items_in_batch is counted
+        # A PackedDataset has no column too many, and the check would drop the weights.
+        trainer.args.remove_unused_columns = False
+        trainer.add_callback(SavePackedRun(**asdict(self._run())))
         with trainer.accelerator.autocast():
             assert_isolated(trainer.model)
+        if trainer.is_world_process_zero():
+            _log_warnings(trainer)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches are the bins of the plan, in the order of the epoch."""
+        """Batches are this process's bins of the plan, in the order of the epoch."""
         trainer: Any = self
-        return DataLoader(
+        args = trainer.args
+        workers: dict[str, Any] = {"num_workers": args.dataloader_num_workers}
+        if args.dataloader_num_workers:
+            workers["persistent_workers"] = args.dataloader_persistent_workers
+            workers["prefetch_factor"] = args.dataloader_prefetch_factor
+        return PackedLoader(
             trainer.train_dataset,
-            batch_sampler=PackedBatchSampler(self.plan),
+            self.plan,
+            rank=args.process_index,
             collate_fn=trainer.data_collator,
-            pin_memory=trainer.args.dataloader_pin_memory and torch.cuda.is_available(),
-            num_workers=trainer.args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+            **workers,
         )
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As the Trainer's; refuses a checkpoint of a run that consumed its data otherwise."""
+        trainer: Any = self
+        folder = resume_from_checkpoint
+        if folder is True:
+            folder = get_last_checkpoint(trainer.args.output_dir)
+        if folder:
+            check_same_run(Path(str(folder)), self._run())
+        trainer_class: Any = super()
+        return trainer_class.train(resume_from_checkpoint, *args, **kwargs)
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
+        """The micro-batches of the next optimizer step, counted while they are on the CPU."""
+        trainer_class: Any = super()
+        batches, num_items = trainer_class.get_batch_samples(epoch_iterator, *args, **kwargs)
+        for batch in batches:
+            self.num_tokens_seen += batch["labels"].numel()
+            self.num_loss_tokens_seen += len(scored_rows(batch["labels"]))
+        return batches, num_items
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[Mapping[str, Any]], device: torch.device
+    ) -> Tensor | None:
+        """What the loss of an optimizer step is divided by, over all processes."""
+        return total_weight(batch_samples, device=device) if batch_samples else None
 
     def compute_loss(
         self,
@@ -68,22 +126,77 @@ class PackedTrainerMixin:
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Sum of the scored tokens' losses over ``num_items_in_batch`` (None: their own number)."""
-        labels = inputs.pop("labels")[0]
-        rows = (labels[1:] != IGNORE_INDEX).nonzero()[:, 0]
-        self.num_tokens_seen += len(labels)
-        self.num_loss_tokens_seen += len(rows)
-        # transformers applies the output projection to exactly these positions.
-        outputs = model(**inputs, logits_to_keep=rows)
-        total = F.cross_entropy(outputs.logits[0].float(), labels[rows + 1], reduction="sum")
-        num_items = len(rows) if num_items_in_batch is None else num_items_in_batch
-        # Bins without a scored token add nothing; 0 / 0 would end the run.
-        loss = total / torch.as_tensor(num_items, device=total.device).clamp(min=1)
+        """This micro-batch's share; ``num_items_in_batch`` None counts this one alone."""
+        if num_items_in_batch is None:
+            num_items_in_batch = total_weight([inputs], device=inputs["input_ids"].device)
+        loss, outputs = packed_loss_and_outputs(model, inputs, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def _run(self) -> PackedRun:
+        trainer: Any = self
+        return PackedRun(
+            fingerprint=self.plan.fingerprint,
+            world_size=self.plan.world_size,
+            accumulation=trainer.args.gradient_accumulation_steps,
+        )
 
 
 class CodeActTrainer(PackedTrainerMixin, Trainer):
     """``transformers.Trainer`` on packed batches; see :class:`PackedTrainerMixin`."""
+
+
+def _refuse_parallelism(trainer: Any) -> None:
+    args, plan = trainer.args, trainer.plan
+    if args.n_gpu > 1:
+        raise RuntimeError(
+            f"packed training does not run under DataParallel, got {args.n_gpu} GPUs in one "
+            "process: start one process a GPU (torchrun), or set CUDA_VISIBLE_DEVICES to one"
+        )
+    parallelism = getattr(trainer.accelerator, "parallelism_config", None)
+    for kind in ("tp", "cp", "sp"):
+        size = getattr(parallelism, f"{kind}_size", 1)
+        if size > 1:
+            raise RuntimeError(f"packed training is data parallel only, got {kind}_size = {size}")
+    if plan.world_size != args.world_size:
+        raise InputError(
+            f"the plan is for {plan.world_size} processes and {args.world_size} train: "
+            f"plan_bins(..., world_size={args.world_size})"
+        )
+
+
+def _refuse_options(trainer: Any) -> None:
+    if trainer.train_dataset is not None:
+        check_dataset(trainer.train_dataset, trainer.plan)
+    if trainer.args.label_smoothing_factor:
+        raise InputError(
+            "packed training has no label smoothing, got label_smoothing_factor = "
+            f"{trainer.args.label_smoothing_factor}"
+        )
+    if trainer.args.auto_find_batch_size:
+        raise InputError("auto_find_batch_size changes no bin: lower the plan's capacity instead")
+    if trainer.compute_loss_func is not None:
+        raise InputError("packed training computes its own loss: leave out compute_loss_func")
+
+
+def _log_warnings(trainer: Any) -> None:
+    """Numbers a user should see before the first step."""
+    args, plan, dataset = trainer.args, trainer.plan, trainer.train_dataset
+    accumulation = args.gradient_accumulation_steps
+    epochs = args.num_train_epochs
+    if args.max_steps > 0:
+        epochs = args.max_steps / plan.num_updates(accumulation)
+    if warning := plan.update_warning(
+        batch_size=args.per_device_train_batch_size, accumulation=accumulation, epochs=epochs
+    ):
+        logger.warning(warning)
+    if dataset is not None and dataset.num_unscored:
+        logger.warning(
+            "%d of %d examples carry no loss: they cost time and teach nothing",
+            dataset.num_unscored,
+            plan.num_packed,
+        )
+    if getattr(trainer.model.config.get_text_config(), "output_router_logits", False):
+        logger.warning("packed training leaves out the router's auxiliary loss")
 
 
 __all__ = ["CodeActTrainer", "PackedDataset", "PackedTrainerMixin"]

@@ -91,7 +91,7 @@ def test_loss_goes_down(loaded: LoadedModel, rows: list[dict[str, str]], tmp_pat
     )  # fmt: skip
     assert unpacked_loss(loaded.model, examples).item() < before - 0.5
     assert [step for step, _ in seen] == list(result.steps)
-    assert seen[-1][1] == len(result.steps) == 6 * plan.num_steps(bins_per_step=2)
+    assert seen[-1][1] == len(result.steps) == 6 * plan.num_updates(2)
     assert result.num_tokens == 6 * examples.seqlens.sum()
     assert not loaded.model.training
 

@@ -1,0 +1,122 @@
+"""One loss for every way of training on packs: sum(weight * nll) / sum(weight) of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codeact.ops.varlen import IGNORE_INDEX
+
+
+def total_weight(
+    batches: Sequence[Mapping[str, Any]], *, device: torch.device | str | None = None
+) -> Tensor:
+    """The denominator of an optimizer step's loss, the same number on every rank.
+
+    It is the sum of ``loss_weights`` over all micro-batches of the step and all ranks, or the
+    number of their scored labels where the batches carry no weights. Where ``torch.distributed``
+    runs, every rank must call it once a step.
+
+    Args:
+        batches: this rank's micro-batches of the step, as :class:`PackedCollator` makes them.
+        device: where the result lies and the ranks add up (NCCL needs a GPU); None is where the
+            labels are.
+
+    Returns:
+        () float32.
+
+    Raises:
+        ValueError: no batch, or some with weights and some without.
+    """
+    if not batches:
+        raise ValueError("total_weight needs at least one batch, got none")
+    if len({"loss_weights" in batch for batch in batches}) > 1:
+        raise ValueError("total_weight needs loss_weights in all batches or in none")
+    # float64, because a sum of a million float32 weights may round in the seventh digit.
+    total = torch.stack([_weight_of(batch) for batch in batches]).sum().to(torch.float32)
+    if device is not None:
+        total = total.to(device)
+    if num_ranks() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def packed_loss(model: nn.Module, batch: Mapping[str, Any], total_weight: Tensor | float) -> Tensor:
+    """This batch's share of an optimizer step's loss, in nats.
+
+    With the weight w of a token (1 without ``loss_weights``) the loss of a step is
+    ``sum(w * nll) / sum(w)`` over all its scored tokens, whatever packs, accumulation steps and
+    ranks they are spread over: ``total_weight`` is that denominator, and the shares are added by
+    accumulating gradients. The share is multiplied by the number of ranks, because
+    ``DistributedDataParallel`` and FSDP average gradients where the formula wants their sum; the
+    mean over ranks of the summed shares is the loss. Data parallelism only: ranks that see the
+    same batch (tensor or context parallelism) would count it twice.
+
+    The output projection is applied to the scored positions only.
+
+    Args:
+        model: a transformers causal language model, wrapped or not.
+        batch: of one row, as :class:`PackedCollator` makes it, on the model's device. Labels may
+            stay on the CPU: finding the scored ones then does not wait for the device.
+        total_weight: of the whole step, see :func:`total_weight`. 0 gives a loss of 0.
+
+    Returns:
+        () of the logits' dtype, but at least float32.
+
+    Raises:
+        ValueError: the batch has several rows.
+    """
+    return packed_loss_and_outputs(model, batch, total_weight)[0]
+
+
+def packed_loss_and_outputs(
+    model: nn.Module, batch: Mapping[str, Any], total_weight: Tensor | float
+) -> tuple[Tensor, Any]:
+    """:func:`packed_loss`, and the model's output, whose logits are those of the scored rows."""
+    inputs = dict(batch)
+    labels: Tensor = inputs.pop("labels")
+    weights: Tensor | None = inputs.pop("loss_weights", None)
+    if labels.ndim != 2 or len(labels) != 1:
+        raise ValueError(f"packed_loss takes labels (1, num_tokens), got {tuple(labels.shape)}")
+    rows = scored_rows(labels)
+    device = inputs["input_ids"].device
+    # transformers applies the output projection to exactly these positions.
+    outputs = model(**inputs, logits_to_keep=rows.to(device, non_blocking=True))
+    logits = outputs.logits[0]
+    if len(logits) != len(rows):  # the model has no logits_to_keep
+        logits = logits[rows.to(device)]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = labels[0][rows + 1].to(device, non_blocking=True)
+    if weights is None:
+        summed = F.cross_entropy(logits, targets, reduction="sum")
+    else:
+        nll = F.cross_entropy(logits, targets, reduction="none")
+        summed = (nll * weights[0][(rows + 1).to(weights.device)].to(device)).sum()
+    total = torch.as_tensor(total_weight, dtype=summed.dtype, device=device)
+    # A step without a scored token adds nothing; 0 / 0 would end the run.
+    return summed * num_ranks() / total.where(total > 0, 1.0), outputs
+
+
+def scored_rows(labels: Tensor) -> Tensor:
+    """(num_rows,) int64 positions of (1, num_tokens) ``labels`` whose next token is scored."""
+    return (labels[0, 1:] != IGNORE_INDEX).nonzero()[:, 0]
+
+
+def num_ranks() -> int:
+    """Processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _weight_of(batch: Mapping[str, Any]) -> Tensor:
+    weights: Tensor = (
+        batch["loss_weights"]
+        if "loss_weights" in batch
+        # The first label is the target of no position, whatever a collator left there.
+        else batch["labels"][:, 1:] != IGNORE_INDEX
+    )
+    return weights.sum(dtype=torch.float64)
