@@ -9,17 +9,22 @@ import string
 from pathlib import Path
 from types import ModuleType
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.main import get_command
 
 from codeact.cli import app
-from codeact.data import load_examples
+from codeact.data import load_examples, tokenize_examples
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "benchmarks/README.md")
+PAGES = (
+    "README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/integrations.md",
+    "benchmarks/README.md",
+)  # fmt: skip
 VERBS = get_command(app).commands
 
 
@@ -77,7 +82,7 @@ def test_the_example_selects_and_tunes(example, data, tiny_model_folder, tmp_pat
 def test_the_code_of_the_readme_does_what_the_example_does(
     example, data, tiny_model_folder, monkeypatch
 ):
-    (source,) = blocks(README, "python")
+    source, _ = blocks(README, "python")
     assert len(source.splitlines()) == 15
     monkeypatch.chdir(data.parent)
     monkeypatch.setattr("codeact.models.demo_model", lambda: tiny_model_folder)
@@ -85,6 +90,23 @@ def test_the_code_of_the_readme_does_what_the_example_does(
     exec(compile(source, "README.md", "exec"), {})
     subset = example.select(load_examples(data), tiny_model_folder, tiny_model_folder)
     assert load_examples("subset.jsonl").ids == subset.ids
+
+
+def test_the_readme_packs_for_eight_ranks(data, tiny_model_folder):
+    _, source = blocks(README, "python")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
+    tokens = tokenize_examples(load_examples(data), tokenizer, max_length=512)
+    rows = {"input_ids": [], "labels": []}
+    for row in tokens:
+        rows["input_ids"].append(row.input_ids.tolist())
+        rows["labels"].append(row.labels.tolist())
+    seen = 0
+    for rank in range(8):
+        names = {"dataset": pa.table(rows), "rank": rank}
+        names["model"] = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
+        exec(compile(source, "README.md", "exec"), names)
+        seen += sum(batch["input_ids"].numel() for batch in names["loader"])
+    assert seen == tokens.seqlens.sum(), "a multiple of 8 bins without a filler"
 
 
 def test_the_readme_lists_every_command():
