@@ -130,8 +130,15 @@ def _model_cost(model: str) -> ModelCost:
 
 
 def _bins(plan: BinPlan) -> dict[str, Any]:
-    """Row numbers of each bin, and where they are not whole rows, the tokens of each."""
-    located = [plan.spans.locate(spans) for spans in plan.epoch(0)]
+    """Row numbers of each bin, and where they are not whole rows, the tokens of each.
+
+    A rank for which no row is left has an empty bin.
+    """
+    filler = plan.spans.filler
+    located = [
+        plan.spans.locate(spans if filler is None else spans[spans != filler])
+        for spans in plan.epoch(0)
+    ]
     bins = {"bins": [rows.tolist() for rows, _, _ in located]}
     is_whole = all((stops - starts == plan.seqlens[rows]).all() for rows, starts, stops in located)
     if is_whole:

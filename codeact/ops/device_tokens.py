@@ -38,44 +38,61 @@ class DeviceTokens:
     Attributes:
         input_ids: (total,) int32 on the device.
         labels: (total,) int32 on the device, unshifted.
-        offsets: (num_examples + 1,) int64 on the CPU.
-        num_scored: (num_examples,) int64 on the CPU: labels that are not ``IGNORE_INDEX``, the
-            first of each example left out.
+        starts: (num_seqs,) int64 on the CPU, the first token of each sequence.
+        stops: (num_seqs,) int64 on the CPU, the token after its last.
+        num_scored: (num_seqs,) int64 on the CPU: labels that are not ``IGNORE_INDEX``, the first
+            of each sequence left out.
     """
 
-    def __init__(self, store: TokenArrays, *, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        store: TokenArrays,
+        *,
+        device: torch.device | str,
+        spans: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    ) -> None:
         """Copies the store, through as much memory on the host.
 
+        Args:
+            store: flat arrays.
+            device: where they go.
+            spans: ``(starts, stops)`` of the sequences in the arrays, (num_seqs,) each, for a plan
+                that cuts or splits examples. None: the examples.
+
         Raises:
-            ValueError: offsets that fall or leave the arrays, arrays of different lengths, or
-                values that int32 does not hold.
+            ValueError: offsets that fall, sequences that leave the arrays, arrays of different
+                lengths, or values that int32 does not hold.
         """
-        self.offsets: NDArray[np.int64] = np.array(store.offsets, dtype=np.int64)
         input_ids, labels = (
             _as_int32("input_ids", store.input_ids),
             _as_int32("labels", store.labels),
         )
-        self._check(len(input_ids), len(labels))
-        self.num_scored = _num_scored(labels, self.offsets)
+        if len(input_ids) != len(labels):
+            raise ValueError(
+                f"labels must be as long as input_ids ({len(input_ids)} tokens), got {len(labels)}"
+            )
+        bounds = _examples(store.offsets, len(labels)) if spans is None else spans
+        self.starts, self.stops = _checked_bounds(*bounds, len(labels))
+        self.num_scored = _num_scored(labels, self.starts, self.stops)
         self.input_ids = torch.from_numpy(input_ids).to(device)
         self.labels = torch.from_numpy(labels).to(device)
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.starts)
 
     def gather(self, sequences: ArrayLike, *, backend: Backend = "auto") -> PackedBatch:
-        """The batch of some examples, in the given order, on the device.
+        """The batch of some sequences, in the given order, on the device.
 
-        Equal to :func:`~codeact.ops.pack_sequences` of their rows. Its sizes are known on the
+        Equal to :func:`~codeact.ops.pack_sequences` of them. Its sizes are known on the
         host, so nothing waits for the device; with ``"cuda"`` it is one copy of
         ``24 len(sequences)`` bytes and one launch.
 
         Args:
-            sequences: (num_seqs,) indices of examples, each of at least one token.
+            sequences: their numbers, of at least one token each.
             backend: ``"auto"`` is CUDA on CUDA tensors, ``"reference"`` elsewhere.
 
         Raises:
-            ValueError: no sequence, an index out of range, an empty example, or more than
+            ValueError: no sequence, a number out of range, an empty sequence, or more than
                 2**31 - 1 tokens.
         """
         layout = self._layout(sequences)
@@ -94,24 +111,14 @@ class DeviceTokens:
             raise ValueError(
                 f"sequences must lie in [0, {len(self)}), got {seqs.min()} to {seqs.max()}"
             )
-        starts = self.offsets[seqs]
-        seqlens = self.offsets[seqs + 1] - starts
+        starts = self.starts[seqs]
+        seqlens = self.stops[seqs] - starts
         if seqlens.min() == 0:
             raise ValueError(f"sequence {seqs[seqlens.argmin()]} has no token")
         cu_tokens, cu_rows = _running_sum(seqlens), _running_sum(self.num_scored[seqs])
         if cu_tokens[-1] > MAX_INT32:
             raise ValueError(f"sequences hold {cu_tokens[-1]} tokens, more than {MAX_INT32}")
         return GatherLayout(starts, cu_tokens, cu_rows, int(seqlens.max()))
-
-    def _check(self, num_ids: int, num_labels: int) -> None:
-        if num_ids != num_labels:
-            raise ValueError(
-                f"labels must be as long as input_ids ({num_ids} tokens), got {num_labels}"
-            )
-        offsets = self.offsets
-        is_row = offsets.ndim == 1 and len(offsets) > 0
-        if not is_row or offsets[0] < 0 or offsets[-1] > num_ids or (np.diff(offsets) < 0).any():
-            raise ValueError(f"offsets must rise within [0, {num_ids}] and name at least one place")
 
 
 class GatherLayout(NamedTuple):
@@ -205,14 +212,44 @@ def _as_int32(name: str, values: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
     return np.array(values, dtype=np.int32)
 
 
-def _num_scored(labels: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Labels of each example that carry a loss."""
-    starts = offsets[:-1]
-    has_tokens = np.diff(offsets) > 0
-    scored = labels[: offsets[-1]] != IGNORE_INDEX
-    scored[starts[has_tokens]] = False
-    num_scored = np.zeros(len(starts), dtype=np.int64)
-    if has_tokens.any():
-        # Empty examples have no place between others: reduceat would give them a token.
-        num_scored[has_tokens] = np.add.reduceat(scored, starts[has_tokens], dtype=np.int64)
+def _examples(
+    offsets: NDArray[np.int64], num_tokens: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Starts and stops from checked offsets."""
+    bounds: NDArray[np.int64] = np.array(offsets, dtype=np.int64)
+    is_row = bounds.ndim == 1 and len(bounds) > 0
+    if not is_row or bounds[0] < 0 or bounds[-1] > num_tokens or (np.diff(bounds) < 0).any():
+        raise ValueError(f"offsets must rise within [0, {num_tokens}] and name at least one place")
+    return bounds[:-1], bounds[1:]
+
+
+def _checked_bounds(
+    starts: NDArray[np.int64], stops: NDArray[np.int64], num_tokens: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    starts, stops = (np.array(bounds, dtype=np.int64) for bounds in (starts, stops))
+    if starts.ndim != 1 or starts.shape != stops.shape:
+        raise ValueError(
+            f"spans must be two rows of one length, got shapes {starts.shape} and {stops.shape}"
+        )
+    outside = (starts < 0) | (stops < starts) | (stops > num_tokens)
+    if outside.any():
+        seq = int(outside.argmax())
+        raise ValueError(
+            f"span {seq} = [{starts[seq]}, {stops[seq]}) does not lie in {num_tokens} tokens"
+        )
+    return starts, stops
+
+
+def _num_scored(
+    labels: NDArray[np.int32], starts: NDArray[np.int64], stops: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Labels of each sequence that carry a loss."""
+    scored = np.zeros(len(labels) + 1, dtype=np.bool_)  # one more, so that a stop is a place too
+    np.not_equal(labels, IGNORE_INDEX, out=scored[:-1])
+    seconds = np.minimum(starts + 1, stops)
+    # Of two places that follow each other reduceat sums what lies between: here, every other time,
+    # a sequence without its first token. Where nothing does, it gives what stands there.
+    places = np.stack([seconds, stops], axis=1).reshape(-1)
+    num_scored = np.add.reduceat(scored, places, dtype=np.int64)[::2]
+    num_scored[seconds == stops] = 0
     return num_scored

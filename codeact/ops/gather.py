@@ -12,7 +12,8 @@ from torch import Tensor
 from codeact import _C
 from codeact.ops._seqlens import Seqlens, as_int32, checked_int
 
-_TOKEN_DTYPES = tuple(map(np.dtype, (np.int16, np.uint16, np.int32, np.uint32, np.int64)))
+TOKEN_DTYPES = tuple(map(np.dtype, (np.int16, np.uint16, np.int32, np.uint32, np.int64)))
+"""What :func:`gather_tokens` reads."""
 
 
 class PackLayout(NamedTuple):
@@ -55,8 +56,8 @@ def gather_tokens(
     Raises:
         ValueError: A dtype or shape differs from these, or a segment does not lie in ``values``.
     """
-    if not isinstance(values, np.ndarray) or values.dtype not in _TOKEN_DTYPES:
-        kinds = ", ".join(dtype.name for dtype in _TOKEN_DTYPES)
+    if not isinstance(values, np.ndarray) or values.dtype not in TOKEN_DTYPES:
+        kinds = ", ".join(dtype.name for dtype in TOKEN_DTYPES)
         raise ValueError(f"values must be a NumPy array of {kinds}, got {_described(values)}")
     if not (values.flags.c_contiguous and values.flags.aligned):
         raise ValueError("values must be contiguous and aligned")

@@ -116,7 +116,7 @@ def pack_sequences(
             carries one: nothing stands before it to predict it.
 
     Raises:
-        ValueError: no sequence, an empty one, or lengths that differ.
+        ValueError: no sequence, an empty one, lengths that differ, or values that are no integers.
     """
     return pack_flat(*lay_flat(input_ids, labels))
 
@@ -130,9 +130,12 @@ def lay_flat(
         raise ValueError("pack_sequences needs labels as long as input_ids, sequence by sequence")
     if len(seqlens) == 0:
         raise ValueError("pack_sequences needs non-empty sequences, got none")
-    flat_ids, flat_labels = (
-        torch.from_numpy(np.concatenate(rows).astype(np.int64)) for rows in (input_ids, labels)
-    )
+    flat = [np.concatenate(rows) for rows in (input_ids, labels)]
+    for name, values in zip(("input_ids", "labels"), flat, strict=True):
+        # An empty list is a row of floats; that it is empty is said by who lays the batch out.
+        if not np.issubdtype(values.dtype, np.integer) and seqlens.all():
+            raise ValueError(f"pack_sequences needs integers, got {name} of {values.dtype}")
+    flat_ids, flat_labels = (torch.from_numpy(values.astype(np.int64)) for values in flat)
     return flat_ids, flat_labels, seqlens
 
 

@@ -74,7 +74,7 @@ class Bins(Sequence[Int32Array]):
     def costs(self, costs: Costs) -> Int64Array:
         """(num_bins,) int64, what the spans of each bin cost together."""
         if 2 * int(self.num_spans.sum()) < len(self.order):
-            return self._compact().costs(costs)
+            return self.compact().costs(costs)
         values = costs(self.seqlens[self.order])
         if self._is_gapless():
             return np.add.reduceat(values, self.starts, dtype=np.int64)
@@ -82,17 +82,23 @@ class Bins(Sequence[Int32Array]):
         np.cumsum(values, out=running[1:])
         return running[self.stops] - running[self.starts]
 
-    def _compact(self) -> Bins:
+    def compact(self) -> Bins:
         """The same bins, one after the other in an ``order`` of their own."""
         stops = np.cumsum(self.num_spans)
-        shift = np.repeat(self.starts - (stops - self.num_spans), self.num_spans)
-        order = self.order[np.arange(len(shift)) + shift]
+        order = self.order[indices_of_runs(self.starts, self.num_spans)]
         return Bins(order, stops - self.num_spans, stops, self.seqlens)
 
     def _is_gapless(self) -> bool:
         if not len(self) or self.starts[0] != 0 or self.stops[-1] != len(self.order):
             return False
         return bool((self.starts[1:] == self.stops[:-1]).all())
+
+
+def indices_of_runs(starts: Int64Array, lengths: Int64Array) -> Int64Array:
+    """``start, start + 1, ...`` of each run's ``length``, run after run."""
+    shift = starts - (np.cumsum(lengths) - lengths)
+    indices: Int64Array = np.arange(lengths.sum()) + np.repeat(shift, lengths)
+    return indices
 
 
 def split_bins(bins: Bins, num_bins: int, costs: Costs) -> Bins:

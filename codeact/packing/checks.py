@@ -52,6 +52,43 @@ def checked_lengths(name: str, lengths: Any) -> NDArray[np.int32]:
     return np.ascontiguousarray(values, dtype=np.int32)
 
 
+def checked_tokens(name: str, values: Any) -> NDArray[np.int32]:
+    """Token ids or labels of one example, as a copy in int32.
+
+    Raises:
+        InputError: not a row of integers (an empty one may be of any kind) that int32 holds.
+    """
+    array = np.asarray(values)
+    if array.ndim != 1 or (len(array) and not np.issubdtype(array.dtype, np.integer)):
+        raise InputError(
+            f"{name} must be a row of integers, got {array.dtype} of shape {array.shape}"
+        )
+    tokens = array.astype(np.int32)
+    if not np.can_cast(array.dtype, np.int32) and (tokens != array).any():
+        raise InputError(f"{name} must fit int32, got values from {array.min()} to {array.max()}")
+    return tokens
+
+
+def checked_weights(weights: Any, num_examples: int) -> NDArray[np.float64]:
+    """How much each example counts in a loss.
+
+    Raises:
+        InputError: not ``num_examples`` finite numbers of at least 0.
+    """
+    values = np.asarray(weights, dtype=np.float64)
+    if values.shape != (num_examples,):
+        raise InputError(
+            f"weights must be a row of {num_examples}, one an example, got shape {values.shape}"
+        )
+    bad = ~np.isfinite(values) | (values < 0)
+    if bad.any():
+        example = int(bad.argmax())
+        raise InputError(
+            f"weights must be finite and at least 0, got weights[{example}] = {values[example]}"
+        )
+    return values
+
+
 def checked_prompts(
     prompt_seqlens: Any, seqlens: NDArray[np.int32], overflow: str
 ) -> NDArray[np.int32] | None:

@@ -22,6 +22,7 @@ from codeact.ops.varlen import (
     model_inputs,
     pack_flat,
 )
+from codeact.packing.checks import check_number, checked_weights
 from codeact.packing.dataset import SpanFeatures
 from codeact.packing.layer_masks import Mask, Windows, attention_masks
 
@@ -58,7 +59,8 @@ class PackedCollator:
             of the weights). A feature's ``weight`` multiplies them under either norm.
         fixed_shape: ``(num_tokens, num_seqs)`` of every batch, for ``torch.compile`` and CUDA
             graphs. One more sequence of zeros without labels fills the tokens up, empty sequences
-            fill ``cu_seq_lens_q`` up, and ``max_length_q`` is rounded up to a power of two.
+            fill ``cu_seq_lens_q`` up, and ``max_length_q`` is rounded up to a power of two. Bins of
+            every epoch fit ``(plan.capacity, plan.max_num_seqs + 1)``.
         mask: adds an ``attention_mask`` for an attention that reads no boundaries: ``"dense"`` a
             boolean one (transformers' ``sdpa``), ``"additive"`` a float32 one (``eager``, which
             would add a boolean one to the scores and hide nothing), ``"flex"`` a ``BlockMask``
@@ -88,8 +90,11 @@ class PackedCollator:
             raise InputError(f"loss_norm must be token or sample, got {loss_norm!r}")
         if mask is not None and mask not in get_args(Mask):
             raise InputError(f"mask must be dense, additive, flex or None, got {mask!r}")
-        if fixed_shape is not None and min(fixed_shape) < 1:
-            raise InputError(f"fixed_shape must be at least (1, 1), got {fixed_shape}")
+        if fixed_shape is not None:
+            if len(fixed_shape) != 2:
+                raise InputError(f"fixed_shape must be (num_tokens, num_seqs), got {fixed_shape}")
+            for name, size in zip(("num_tokens", "num_seqs"), fixed_shape, strict=True):
+                check_number(f"{name} of fixed_shape", size, 1, 2**31 - 1)
         if pin_memory and not torch.cuda.is_available():
             raise RuntimeError("pin_memory needs CUDA, and there is none here")
         self.loss_norm, self.fixed_shape, self.mask = loss_norm, fixed_shape, mask
@@ -218,8 +223,8 @@ def _rest_of(
     counts = [len(part) for part in parts]
     columns = {}
     if any("weight" in feature for feature in features):
-        weights = [float(feature.get("weight", 1.0)) for feature in features]
-        columns["weight"] = np.repeat(weights, counts)
+        weights = [feature.get("weight", 1.0) for feature in features]
+        columns["weight"] = np.repeat(checked_weights(weights, len(features)), counts)
     if all("num_scored" in feature for feature in features):
         columns["num_scored"] = np.repeat([int(f["num_scored"]) for f in features], counts)
     return np.concatenate(parts), columns

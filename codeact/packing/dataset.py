@@ -11,11 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset
 
 from codeact.errors import InputError
+from codeact.ops.device_tokens import DeviceTokens
 from codeact.ops.varlen import IGNORE_INDEX
+from codeact.packing.checks import checked_weights
 from codeact.packing.scored import count_scored
 from codeact.packing.store import FlatStore, TokenStore, row_columns
 
 if TYPE_CHECKING:
+    import torch
+
     from codeact.packing.plan import BinPlan
 
 Feature = dict[str, Any]
@@ -85,7 +89,7 @@ class PackedDataset(Dataset[Feature]):
         self.store = store
         self.plan = plan
         self._flat = store if isinstance(store, FlatStore) else None
-        self._weights = None if weights is None else _checked_weights(weights, len(store))
+        self._weights = None if weights is None else checked_weights(weights, len(store))
         self._spans = None if plan is None else plan.spans
         self._seqlens = None if plan is None else plan.seqlens
         # The spans that bins hold, ascending, without the filler of several ranks; None is all.
@@ -126,6 +130,19 @@ class PackedDataset(Dataset[Feature]):
         if self._in_pieces:
             _ = self._scored_in_example  # here once, not in every worker
         return self.__dict__ | {"plan": None}
+
+    def on_device(self, device: torch.device | str) -> DeviceTokens:
+        """The spans on a device, whose ``gather(bin)`` makes the ``PackedBatch`` of a bin there.
+
+        Raises:
+            InputError: the store is not flat, or there are weights, which such a batch has not.
+        """
+        if self._flat is None:
+            raise InputError("on_device needs a flat store; FlatTokens.from_rows makes one")
+        if self._weights is not None:
+            raise InputError("on_device has no weights: a PackedBatch does not hold any")
+        spans = self._flat_bounds(self._flat, np.arange(len(self)))
+        return DeviceTokens(self._flat, device=device, spans=spans)
 
     @cached_property
     def num_unscored(self) -> int:
@@ -174,21 +191,6 @@ class PackedDataset(Dataset[Feature]):
 
     def _packed_spans(self) -> IndexArray:
         return np.arange(self._num_packed) if self._packed is None else self._packed
-
-
-def _checked_weights(weights: ArrayLike, num_examples: int) -> NDArray[np.float64]:
-    values = np.asarray(weights, dtype=np.float64)
-    if values.shape != (num_examples,):
-        raise InputError(
-            f"weights must be a row of {num_examples}, one an example, got shape {values.shape}"
-        )
-    bad = ~np.isfinite(values) | (values < 0)
-    if bad.any():
-        example = int(bad.argmax())
-        raise InputError(
-            f"weights must be finite and at least 0, got weights[{example}] = {values[example]}"
-        )
-    return values
 
 
 def _check_plan(plan: BinPlan, store: TokenStore) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from codeact.ops.packing import pack_best_fit, pack_next_fit
 from codeact.ops.shuffle import shuffled
 from codeact.ops.windows import pack_windows
-from codeact.packing.bins import Bins, Int32Array, Int64Array
+from codeact.packing.bins import Bins, Int32Array, Int64Array, indices_of_runs
 from codeact.packing.seeds import derive_seed
 
 Order = Literal["shuffle", "preserve", "compat"]
@@ -65,20 +65,29 @@ class EpochPacking:
         lengths = self.seqlens if self.packed is None else self.seqlens[self.packed]
         return len(pack_best_fit(lengths, self.capacity)[1]) - 1
 
+    def max_num_seqs(self) -> int:
+        """How many of the shortest packed spans fit in a bin together."""
+        lengths = self.seqlens if self.packed is None else self.seqlens[self.packed]
+        most = min(len(lengths), self.capacity)  # as none is empty
+        shortest = np.sort(np.partition(lengths, most - 1)[:most])
+        return int(np.searchsorted(np.cumsum(shortest, dtype=np.int64), self.capacity, "right"))
+
     def pack(self, epoch: int) -> Bins:
         """At most ``num_bins`` bins of an epoch; under ``"shuffle"`` in the order they closed."""
         return self._packed(epoch, self.num_bins)
 
     def _packed(self, epoch: int, most: int | None) -> Bins:
         """Bins of an epoch, at most ``most``; the last ones are kept."""
-        if self._last is None or self._last[0] != epoch:
-            self._last = None  # its memory is free for the new ones
-            if self.order == "shuffle":
-                bins = self._windows(epoch, most)
-            else:
-                bins = self._given() if self.order == "preserve" else self._compat(epoch)
-            self._last = (epoch, bins)
-        return self._last[1]
+        last = self._last
+        if last is not None and last[0] == epoch:
+            return last[1]
+        self._last = last = None  # its memory is free for the new ones
+        if self.order == "shuffle":
+            bins = self._windows(epoch, most)
+        else:
+            bins = self._given() if self.order == "preserve" else self._compat(epoch)
+        self._last = (epoch, bins)
+        return bins
 
     def _stream(self, name: str, epoch: int) -> Int32Array:
         """All packed spans, shuffled."""
@@ -121,7 +130,8 @@ class EpochPacking:
         order, offsets, num_rows = pack_micro_batches(self.seqlens[stream], self.capacity, window)
         bins = self._bins(stream[order], offsets)
         batches = shuffled(len(num_rows), seed=derive_seed(self.seed, "batches"), epoch=epoch)
-        return bins.take(_runs(num_rows, batches))
+        first = np.cumsum(num_rows) - num_rows
+        return bins.take(indices_of_runs(first[batches], num_rows[batches]))
 
 
 def pack_micro_batches(
@@ -172,12 +182,3 @@ def _opens_a_bin(seqlens: Int32Array, capacity: int, batch_size: int) -> NDArray
     if num_even < len(seqlens):
         opens[num_even + pack_next_fit(seqlens[num_even:], capacity)[:-1]] = True
     return opens
-
-
-def _runs(counts: Int64Array, order: NDArray[np.integer[Any]]) -> Int64Array:
-    """Indices of consecutive runs of ``counts`` things, run after run in ``order``."""
-    firsts = np.cumsum(counts) - counts
-    chosen = counts[order]
-    shift = firsts[order] - (np.cumsum(chosen) - chosen)
-    indices: Int64Array = np.arange(counts.sum()) + np.repeat(shift, chosen)
-    return indices

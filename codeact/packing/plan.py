@@ -69,13 +69,23 @@ class BinPlan:
         return self.num_bins // self.world_size
 
     def num_updates(self, accumulation: int = 1) -> int:
-        """Optimizer steps of an epoch when each takes ``accumulation`` steps."""
+        """Optimizer steps of an epoch when each takes ``accumulation`` steps.
+
+        Raises:
+            InputError: ``accumulation`` is below 1.
+        """
+        check_number("accumulation", accumulation, 1, _MAX_INT32)
         return -(-self.num_steps // accumulation)
 
     @property
     def num_packed(self) -> int:
         """Spans that go into bins; fillers do not count."""
         return self.packing.num_packed
+
+    @cached_property
+    def max_num_seqs(self) -> int:
+        """Sequences that no bin of any epoch has more of: so many of the shortest fit in one."""
+        return self.packing.max_num_seqs()
 
     @cached_property
     def num_tokens(self) -> int:
@@ -115,14 +125,20 @@ class BinPlan:
         """
         if epoch < 0:
             raise InputError(f"epoch must be at least 0, got {epoch}")
-        if epoch not in self._epochs:
+        bins = self._epochs.get(epoch)
+        if bins is None:
             self._epochs.clear()
-            bins = self.packing.pack(epoch)
-            self._epochs[epoch] = self._deal(bins, self.num_bins, "epoch", epoch)
-        return self._epochs[epoch]
+            bins = self._deal(self.packing.pack(epoch), self.num_bins, "epoch", epoch)
+            self._epochs[epoch] = bins
+        return bins
 
     def for_world_size(self, world_size: int) -> BinPlan:
-        """The plan of the same arguments for another number of ranks; packing is shared."""
+        """The plan of the same arguments for another number of ranks; packing is shared.
+
+        Raises:
+            InputError: ``world_size`` is below 1.
+        """
+        check_number("world_size", world_size, 1, _MAX_INT32)
         if world_size == self.world_size:
             return self
         return replace(

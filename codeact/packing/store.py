@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from codeact.errors import InputError
 from codeact.files import replacing_folder
+from codeact.ops.gather import TOKEN_DTYPES
 from codeact.packing.arrow import flat_column
+from codeact.packing.checks import checked_tokens
 from codeact.packing.scored import count_scored, prompt_seqlens
 
 if TYPE_CHECKING:
@@ -57,9 +59,9 @@ class FlatTokens:
     """Examples end to end in two arrays, which may be memory maps or Arrow buffers.
 
     Attributes:
-        input_ids: (total,) integers.
-        labels: (total,) integers aligned with ``input_ids``, unshifted, ``IGNORE_INDEX`` where a
-            token carries no loss.
+        input_ids: (total,) int16, uint16, int32, uint32 or int64.
+        labels: (total,) of these too, aligned with ``input_ids``, unshifted, ``IGNORE_INDEX`` where
+            a token carries no loss.
         offsets: (num_examples + 1,) int64.
 
     Raises:
@@ -71,9 +73,10 @@ class FlatTokens:
         self.offsets: NDArray[np.int64] = np.asarray(offsets, dtype=np.int64)
         self._folder: Path | None = None
         for name, array in (("input_ids", input_ids), ("labels", labels)):
-            if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+            if array.ndim != 1 or array.dtype not in TOKEN_DTYPES:
+                kinds = ", ".join(dtype.name for dtype in TOKEN_DTYPES)
                 raise InputError(
-                    f"{name} must be a row of integers, got {array.dtype} of shape {array.shape}"
+                    f"{name} must be a row of {kinds}, got {array.dtype} of shape {array.shape}"
                 )
         if len(input_ids) != len(labels):
             raise InputError(
@@ -119,8 +122,11 @@ class FlatTokens:
         """Copies rows that have ``input_ids`` and ``labels`` (attributes or keys), as int32."""
         ids, labels, offsets = [np.empty(0, np.int32)], [np.empty(0, np.int32)], [0]
         for index, row in enumerate(rows):
-            columns = [np.asarray(part, dtype=np.int32) for part in row_columns(row)]
-            if columns[0].ndim != 1 or columns[0].shape != columns[1].shape:
+            columns = [
+                checked_tokens(f"{name} of row {index}", part)
+                for name, part in zip(_FILES, row_columns(row), strict=False)
+            ]
+            if columns[0].shape != columns[1].shape:
                 raise InputError(
                     f"row {index} needs labels as long as input_ids, got shapes "
                     f"{columns[0].shape} and {columns[1].shape}"

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from torch.utils.data import IterableDataset, get_worker_info
 
 from codeact.errors import InputError
+from codeact.packing.balance import Cost
 from codeact.packing.checks import check_choice, check_number
 from codeact.packing.dataset import Feature
 from codeact.packing.seeds import derive_seed
@@ -55,6 +56,8 @@ class PackedStream(IterableDataset[list[Feature]]):
         seed: of the shuffles, from 0 to 2**64 - 1.
         overflow: what happens to an example above the capacity: ``"error"`` refuses, ``"drop"``
             leaves it out, ``"truncate"`` cuts its end.
+        cost: of sequences, as of :class:`ModelCost`: among the bins of a window, those of like cost
+            go to the ranks of one step. None takes the tokens. Every rank must pass the same.
 
     Raises:
         InputError: an option out of range; while iterating, an example that cannot be used.
@@ -71,6 +74,7 @@ class PackedStream(IterableDataset[list[Feature]]):
         rank: int = 0,
         seed: int = 0,
         overflow: StreamOverflow = "error",
+        cost: Cost | None = None,
     ) -> None:
         check_number("capacity", capacity, 1, _MAX_INT32)
         check_number("window", window, 1, _MAX_INT32)
@@ -85,7 +89,7 @@ class PackedStream(IterableDataset[list[Feature]]):
         self.rank = rank
         self._source, self._capacity, self._overflow = source, capacity, overflow
         self._packing = (capacity, window, world_size)
-        self._seed = seed
+        self._seed, self._cost = seed, cost
         self._epoch = 0  # of the next pass
         self._loaded: Mapping[str, Any] | None = None  # where the next pass goes on
         self._pass: _Pass | None = None  # begun, not over
@@ -148,6 +152,8 @@ class PackedStream(IterableDataset[list[Feature]]):
                 f"state must be of a PackedStream, version {_VERSION}, "
                 f"got version {state.get('version')!r}"
             )
+        if missing := {"capacity", "epoch", "reader", "window"} - state.keys():
+            raise InputError(f"state must be whole, but lacks {', '.join(sorted(missing))}")
         if state["capacity"] != self._capacity:
             raise InputError(
                 f"state has bins of {state['capacity']} tokens, this stream of {self._capacity}"
@@ -162,7 +168,9 @@ class PackedStream(IterableDataset[list[Feature]]):
             SourceReader(
                 self._source, self._capacity, self._overflow, epoch=self._epoch, state=reader
             ),
-            StreamWindow(*self._packing, derive_seed(self._seed, "stream", self._epoch)),
+            StreamWindow(
+                *self._packing, derive_seed(self._seed, "stream", self._epoch), self._cost
+            ),
             self._packing[1],
         )
         if window is not None:

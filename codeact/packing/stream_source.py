@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from codeact.errors import InputError
+from codeact.packing.checks import checked_tokens
 
 Source = Iterable[Mapping[str, Any]] | Callable[[], Iterable[Mapping[str, Any]]]
 StreamOverflow = Literal["error", "drop", "truncate"]
@@ -98,7 +98,11 @@ class SourceReader:
         index = self.num_read - 1
         if not isinstance(row, Mapping) or not {"input_ids", "labels"} <= set(row):
             raise InputError(f"example {index} must be a dict with input_ids and labels")
-        ids, labels = (_int32(row[name], name, index) for name in ("input_ids", "labels"))
+        # Copies: no buffer that a source reads in stays alive for one example of it.
+        ids, labels = (
+            checked_tokens(f"{name} of example {index}", row[name])
+            for name in ("input_ids", "labels")
+        )
         if len(ids) != len(labels):
             raise InputError(f"example {index} has {len(ids)} input_ids and {len(labels)} labels")
         if len(ids) == 0:
@@ -121,17 +125,6 @@ class SourceReader:
 
 def _is_stateful(made: Any) -> bool:
     return hasattr(made, "state_dict") and hasattr(made, "load_state_dict")
-
-
-def _int32(values: Any, name: str, index: int) -> NDArray[np.int32]:
-    """A copy, so that no buffer that a source reads in stays alive for one example of it."""
-    array = np.asarray(values)
-    if array.ndim != 1 or (len(array) and not np.issubdtype(array.dtype, np.integer)):
-        raise InputError(
-            f"{name} of example {index} must be a row of integers, "
-            f"got {array.dtype} of shape {array.shape}"
-        )
-    return array.astype(np.int32)
 
 
 def _weight(value: Any, index: int) -> float:

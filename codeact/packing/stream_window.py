@@ -14,7 +14,7 @@ from torch import Tensor
 from codeact.ops.shuffle import shuffled
 from codeact.ops.varlen import IGNORE_INDEX
 from codeact.ops.windows import pack_window
-from codeact.packing.balance import deal
+from codeact.packing.balance import Cost, deal, exact_costs
 from codeact.packing.bins import Bins
 from codeact.packing.seeds import derive_seed
 from codeact.packing.spans import Spans
@@ -30,10 +30,13 @@ class StreamWindow:
         max_carry: examples that may be carried from one window to the next.
         world_size: ranks a step.
         seed: of the shuffles, a fresh one for each epoch.
+        cost: of sequences, see :func:`codeact.packing.plan_bins`.
     """
 
-    def __init__(self, capacity: int, max_carry: int, world_size: int, seed: int) -> None:
-        self._capacity, self._max_carry = capacity, max_carry
+    def __init__(
+        self, capacity: int, max_carry: int, world_size: int, seed: int, cost: Cost | None = None
+    ) -> None:
+        self._capacity, self._max_carry, self._cost = capacity, max_carry, cost
         self._world_size, self._seed = world_size, seed
         self._round = 0
         self._ready: deque[list[Feature]] = deque()  # whole steps, step-major
@@ -126,7 +129,7 @@ class StreamWindow:
         starts = np.append(0, stops[:-1])
         dealt = deal(
             Bins(order, starts, stops, spans.seqlens), num_bins, self._world_size,
-            costs=lambda lengths: lengths.astype(np.int64), spans=spans,
+            costs=exact_costs(self._cost, spans.seqlens), spans=spans,
             seed=derive_seed(self._seed, "bins"), epoch=self._round,
         )  # fmt: skip
         self._ready.extend([items[index] for index in bin_.tolist()] for bin_ in dealt)

@@ -56,8 +56,7 @@ def to_trl(
         numbers = datasets.Dataset.from_dict({"bin_index": range(plan.num_bins)})
         return numbers.with_transform(rows)
     bins = rows.bins
-    order = bins.order[_places(bins)]
-    input_ids, labels, seqlens = rows.gather(order)
+    input_ids, labels, seqlens = rows.gather(bins.compact().order)
     columns = {
         "input_ids": _list_column(input_ids.numpy(), bins.num_tokens),
         "labels": _list_column(labels.numpy(), bins.num_tokens),
@@ -93,13 +92,6 @@ class _Rows:
             input_ids, labels, seqlens = lay_flat(*rows)
         mask_first(labels, seqlens)
         return input_ids, labels, seqlens
-
-
-def _places(bins: Bins) -> NDArray[np.int64]:
-    """Where in ``bins.order`` the spans stand, bin after bin."""
-    shift: NDArray[np.int64] = bins.starts - (np.cumsum(bins.num_spans) - bins.num_spans)
-    places: NDArray[np.int64] = np.arange(bins.num_spans.sum())
-    return places + np.repeat(shift, bins.num_spans)
 
 
 def _list_column(values: NDArray[np.int64], lengths: NDArray[np.int64]) -> Any:

@@ -213,6 +213,15 @@ def test_pack_for_several_ranks(order: str, codeact: Codeact, places: Any) -> No
         assert [row for bin_ in written["bins"] for row in bin_] == list(range(12))
 
 
+def test_pack_leaves_bins_empty_where_rows_run_out(codeact: Codeact, places: Any) -> None:
+    line = "pack {rows} --model {model} --capacity 20 --overflow truncate --world-size 8"
+    codeact(line + " --output {out}/bins.json")
+    bins = json.loads((places.out / "bins.json").read_text())["bins"]
+    assert len(bins) == 16
+    assert sorted(map(len, bins)) == [0] * 4 + [1] * 12
+    assert sorted(row for bin_ in bins for row in bin_) == list(range(12))
+
+
 def test_pack_warns_of_few_updates(codeact: Codeact) -> None:
     done = codeact("pack {rows} --model {model} --capacity 600 --batch-size 1")
     steps = json.loads(done.out)["num_updates"]

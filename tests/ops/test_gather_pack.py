@@ -89,6 +89,39 @@ def test_tokens_outside_the_offsets_do_not_count():
     assert_same(tokens.gather([0]), by_rows(store, [1]))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_spans_are_parts_of_the_arrays_in_any_order(backend, device):
+    store = make_store(SEQLENS, share_scored=0.5)
+    total = int(store.offsets[-1])
+    starts = np.array([5, total - 1, 0, 40, 0, total, 3])
+    stops = np.array([2000, total, 5, 40, total, total, 4])
+    tokens = DeviceTokens(store, device=device, spans=(starts, stops))
+    assert len(tokens) == 7
+    want = [
+        np.count_nonzero(store.labels[a + 1 : b] != IGNORE_INDEX)
+        for a, b in zip(starts, stops, strict=True)
+    ]
+    assert tokens.num_scored.tolist() == want
+    chosen = [6, 0, 4, 1, 2, 0]
+    parts = [slice(starts[k], stops[k]) for k in chosen]
+    rows = [[column[part] for part in parts] for column in (store.input_ids, store.labels)]
+    assert_same(tokens.gather(chosen, backend=backend), pack_sequences(*rows))
+
+
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        (([0, 2], [1]), r"two rows of one length, got shapes \(2,\) and \(1,\)"),
+        (([0, 2], [1, 6]), r"span 1 = \[2, 6\) does not lie in 5 tokens"),
+        (([0, 3], [1, 2]), r"span 1 = \[3, 2\) does not lie in 5 tokens"),
+        (([-1], [2]), r"span 0 = \[-1, 2\) does not lie in 5 tokens"),
+    ],
+)
+def test_bad_spans_are_named(spans, message):
+    with pytest.raises(ValueError, match=message):
+        DeviceTokens(make_store([3, 2]), device="cpu", spans=spans)
+
+
 def test_a_read_only_file_is_copied(tmp_path):
     store = make_store([3, 2])
     np.save(tmp_path / "ids.npy", store.input_ids)

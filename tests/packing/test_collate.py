@@ -148,9 +148,11 @@ def test_a_fixed_shape_ends_in_one_sequence_of_padding() -> None:
 def test_fixed_shapes_are_few() -> None:
     store = make_store(200)
     plan = plan_bins(store.seqlens, 40)
-    most = max(len(bin_) for bin_ in plan.epoch(0)) + 1
-    collate, dataset = PackedCollator(fixed_shape=(40, most)), PackedDataset(store, plan)
-    batches = [collate(dataset.__getitems__(bin_)) for bin_ in plan.epoch(0)]
+    collate = PackedCollator(fixed_shape=(40, plan.max_num_seqs + 1))
+    dataset = PackedDataset(store, plan)
+    batches = [
+        collate(dataset.__getitems__(bin_)) for epoch in range(3) for bin_ in plan.epoch(epoch)
+    ]
     shapes = {
         tuple(v.shape if isinstance(v, torch.Tensor) else v for v in batch.values())
         for batch in batches
@@ -261,8 +263,14 @@ def test_masks_come_out_of_worker_processes() -> None:
         ([], "at least one span"),
         ([{"input_ids": [], "labels": []}], "non-empty sequences"),
         ([{"input_ids": [1, 2], "labels": [1]}], "labels as long as input_ids"),
+        ([{"input_ids": [1.5, 2], "labels": [1, 2]}], "needs integers, got input_ids of float64"),
+        ([{"input_ids": [1, 2], "labels": [1, np.nan]}], "needs integers, got labels of float64"),
+        (
+            [{"input_ids": [1, 2], "labels": [1, 2], "weight": np.nan}],
+            r"weights must be finite and at least 0, got weights\[0\] = nan",
+        ),
     ],
-    ids=["none", "empty", "lengths"],
+    ids=["none", "empty", "lengths", "float-ids", "nan-label", "nan-weight"],
 )
 def test_batches_refused(features: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -280,7 +288,9 @@ def test_an_empty_span_of_a_flat_store_is_refused() -> None:
     [
         ({"loss_norm": "mean"}, "loss_norm must be token or sample, got 'mean'"),
         ({"mask": "sparse"}, "mask must be dense, additive, flex or None"),
-        ({"fixed_shape": (0, 4)}, r"fixed_shape must be at least \(1, 1\)"),
+        ({"fixed_shape": (0, 4)}, "num_tokens of fixed_shape must be a whole number of at least 1"),
+        ({"fixed_shape": (8, 4.0)}, "num_seqs of fixed_shape must be a whole number"),
+        ({"fixed_shape": (8,)}, r"fixed_shape must be \(num_tokens, num_seqs\), got \(8,\)"),
     ],
 )
 def test_options_refused(options: dict[str, Any], message: str) -> None:

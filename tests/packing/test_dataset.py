@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from codeact.errors import InputError
-from codeact.packing import FlatTokens, PackedDataset, plan_bins
+from codeact.packing import FlatTokens, PackedCollator, PackedDataset, plan_bins
 from codeact.packing.dataset import SpanFeatures
 
 SEQLENS = [4, 11, 0, 7, 25, 1, 9]
@@ -94,6 +95,34 @@ def test_weights_and_counts_follow_the_example(flat: bool) -> None:
     assert scored_in_example[4] == 25 - 2 - 2
     for index, example in enumerate(plan.spans.example.tolist()):
         assert dataset[index]["num_scored"] == scored_in_example[example]
+
+
+@pytest.mark.parametrize(
+    ("overflow", "world_size"),
+    [("drop", 1), ("truncate", 4), ("truncate_prompt_left", 1), ("split", 4)],
+)
+def test_bins_are_gathered_on_the_device(overflow: Any, world_size: int, device: Any) -> None:
+    store = make_store()
+    plan = plan_bins(
+        store.seqlens, 8, overflow=overflow, world_size=world_size,
+        prompt_seqlens=store.prompt_seqlens,
+    )  # fmt: skip
+    dataset, collate = PackedDataset(store, plan), PackedCollator()
+    tokens = dataset.on_device(device)
+    for spans in plan.epoch(0):
+        batch, want = tokens.gather(spans).to("cpu"), collate.pack(dataset.__getitems__(spans))
+        assert torch.equal(batch.input_ids, want.input_ids)
+        assert torch.equal(batch.labels, want.labels)
+        assert torch.equal(batch.cu_seqlens, want.cu_seqlens)
+        assert batch.cu_rows.tolist() == want.cu_rows.tolist()
+
+
+def test_what_a_device_cannot_hold_is_refused() -> None:
+    store = make_store()
+    with pytest.raises(InputError, match="on_device needs a flat store"):
+        PackedDataset(as_rows(store)).on_device("cpu")
+    with pytest.raises(InputError, match="on_device has no weights"):
+        PackedDataset(store, weights=np.ones(len(store))).on_device("cpu")
 
 
 @pytest.mark.parametrize("flat", [True, False], ids=["flat", "rows"])

@@ -228,6 +228,19 @@ def test_numbers_of_updates() -> None:
     plan = plan_bins([5] * 9, 5, world_size=3)
     assert (plan.num_bins, plan.num_steps) == (9, 3)
     assert [plan.num_updates(), plan.num_updates(2), plan.num_updates(4)] == [3, 2, 1]
+    with pytest.raises(InputError, match="accumulation must be a whole number of at least 1"):
+        plan.num_updates(0)
+
+
+def test_no_epoch_has_more_sequences_in_a_bin_than_said() -> None:
+    lengths = np.clip(np.random.default_rng(0).lognormal(6, 0.8, 20_000), 16, 4096).astype(np.int32)
+    plan = plan_bins([*lengths, 0, 9000], 4096, overflow="drop")
+    most = [int(plan.epoch(epoch).num_spans.max()) for epoch in range(5)]
+    assert len(set(most)) > 1  # so that one epoch cannot speak for the others
+    assert max(most) <= plan.max_num_seqs
+    assert plan_bins([3, 1, 2, 7], 7).max_num_seqs == 3
+    assert plan_bins([5] * 9, 5, world_size=3).max_num_seqs == 1
+    assert plan_bins([1, 1], 2**31 - 1).max_num_seqs == 2
 
 
 @pytest.mark.parametrize(
@@ -273,3 +286,8 @@ def test_sums_beyond_int32_are_exact() -> None:
 def test_a_negative_epoch_is_refused() -> None:
     with pytest.raises(InputError, match="epoch must be at least 0, got -1"):
         plan_bins([3], 7).epoch(-1)
+
+
+def test_no_ranks_are_refused() -> None:
+    with pytest.raises(InputError, match="world_size must be a whole number of at least 1, got 0"):
+        plan_bins([3], 7).for_world_size(0)

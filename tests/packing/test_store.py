@@ -153,15 +153,27 @@ def test_arrow_refused(columns: pa.Table, message: str) -> None:
 @pytest.mark.parametrize(
     ("ids", "labels", "offsets", "message"),
     [
-        (np.zeros((2, 2), int), np.zeros(4, int), [0, 4], "input_ids must be a row of integers"),
-        (np.zeros(4, int), np.zeros(4), [0, 4], "labels must be a row of integers, got float64"),
+        (np.zeros((2, 2), int), np.zeros(4, int), [0, 4], "input_ids must be a row of int16, "),
+        (np.zeros(4, int), np.zeros(4), [0, 4], "labels .* got float64"),
+        (np.zeros(4, np.uint8), np.zeros(4, int), [0, 4], "input_ids .* got uint8"),
+        (np.zeros(4, ">i4"), np.zeros(4, int), [0, 4], "input_ids .* got >i4"),
         (np.zeros(4, int), np.zeros(3, int), [0, 4], "as long as input_ids"),
         (np.zeros(4, int), np.zeros(4, int), [0, 3, 2], "offsets must rise"),
         (np.zeros(4, int), np.zeros(4, int), [0, 5], "offsets must rise"),
         (np.zeros(4, int), np.zeros(4, int), [-1, 4], "offsets must rise"),
         (np.zeros(4, int), np.zeros(4, int), [], "offsets must rise"),
     ],
-    ids=["2-D", "float", "lengths", "fall", "beyond", "negative", "none"],
+    ids=[
+        "2-D",
+        "float",
+        "uint8",
+        "big-endian",
+        "lengths",
+        "fall",
+        "beyond",
+        "negative",
+        "none",
+    ],
 )
 def test_refused(ids: Any, labels: Any, offsets: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -169,5 +181,11 @@ def test_refused(ids: Any, labels: Any, offsets: Any, message: str) -> None:
 
 
 def test_rows_refused() -> None:
+    for ids, message in (
+        ([2.5], "input_ids of row 0 must be a row of integers, got float64"),
+        (np.array([2**32]), "input_ids of row 0 must fit int32, got values from 4294967296"),
+    ):
+        with pytest.raises(InputError, match=message):
+            FlatTokens.from_rows([{"input_ids": ids, "labels": [1]}])
     with pytest.raises(InputError, match="row 1 needs labels as long as input_ids"):
         FlatTokens.from_rows([{"input_ids": [1], "labels": [1]}, {"input_ids": [1], "labels": []}])

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from codeact.errors import InputError
-from codeact.packing import PackedCollator, PackedStream
+from codeact.packing import PackedCollator, PackedStream, sync_efficiency
 
 CAPACITY = 24
 
@@ -322,6 +322,21 @@ def test_workers_do_not_repeat_examples() -> None:
         list(loader)
 
 
+def test_ranks_of_a_step_get_like_work() -> None:
+    rows = make_rows(np.random.default_rng(0).integers(1, 100, 4000).tolist())
+
+    def efficiency(**options: Any) -> float:
+        streams = [
+            PackedStream(rows, 100, window=1000, world_size=4, rank=rank, **options)
+            for rank in range(4)
+        ]
+        steps = zip(*streams, strict=True)
+        costs = [sum(len(row["input_ids"]) ** 2 for row in bin_) for step in steps for bin_ in step]
+        return sync_efficiency(costs, 4)
+
+    assert efficiency(cost=lambda seqlens: seqlens**2.0) > 0.98 > 0.85 > efficiency()
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -330,9 +345,10 @@ def test_workers_do_not_repeat_examples() -> None:
         ({"input_ids": [1], "labels": [1, 2]}, "example 1 has 1 input_ids and 2 labels"),
         ({"input_ids": [0.5], "labels": [1]}, "input_ids of example 1 must be a row of integers"),
         ({"input_ids": [1], "labels": [[1]]}, "labels of example 1 must be a row of integers"),
+        ({"input_ids": [2**32], "labels": [1]}, "input_ids of example 1 must fit int32"),
         ({"input_ids": [1], "labels": [1], "weight": -1}, "weight of example 1 must be finite"),
     ],
-    ids=["no-dict", "no-labels", "lengths", "float", "2-D", "weight"],
+    ids=["no-dict", "no-labels", "lengths", "float", "2-D", "int64", "weight"],
 )
 def test_rows_refused(row: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
