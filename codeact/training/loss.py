@@ -63,13 +63,14 @@ def packed_loss(model: nn.Module, batch: Mapping[str, Any], total_weight: Tensor
         model: a transformers causal language model, wrapped or not.
         batch: of one row, as :class:`PackedCollator` makes it, on the model's device. Labels may
             stay on the CPU: finding the scored ones then does not wait for the device.
+            ``use_cache`` is False whatever it says.
         total_weight: of the whole step, see :func:`total_weight`. 0 gives a loss of 0.
 
     Returns:
         () of the logits' dtype, but at least float32.
 
     Raises:
-        ValueError: the batch has several rows.
+        ValueError: the batch has several rows, or an ``attention_mask`` of padding.
     """
     return packed_loss_and_outputs(model, batch, total_weight)[0]
 
@@ -83,6 +84,13 @@ def packed_loss_and_outputs(
     weights: Tensor | None = inputs.pop("loss_weights", None)
     if labels.ndim != 2 or len(labels) != 1:
         raise ValueError(f"packed_loss takes labels (1, num_tokens), got {tuple(labels.shape)}")
+    mask = inputs.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        raise ValueError(
+            "packed_loss takes no attention_mask of padding, got one of shape "
+            f"{tuple(mask.shape)}: transformers would let packed sequences see each other"
+        )
+    inputs["use_cache"] = False  # with a cache they see each other as well, in eager and sdpa
     rows = scored_rows(labels)
     device = inputs["input_ids"].device
     # transformers applies the output projection to exactly these positions.

@@ -18,7 +18,7 @@ from codeact.errors import InputError
 from codeact.models import assert_isolated
 from codeact.packing import BinPlan, LossNorm, PackedCollator, PackedDataset
 from codeact.training.checkpoint import PackedRun, SavePackedRun, check_same_run
-from codeact.training.loader import PackedLoader, check_dataset
+from codeact.training.loader import PackedLoader, check_dataset, check_world_size
 from codeact.training.loss import packed_loss_and_outputs, scored_rows, total_weight
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ class PackedTrainerMixin:
     and only with the plan, processes and accumulation that wrote it.
 
     ``evaluate`` flattens each batch of ``eval_dataset``, a :class:`PackedDataset` without plan; its
-    outputs hold the logits of scored positions only.
+    loss is the mean over batches (those of all processes at a time are one) of the formula above,
+    and its outputs hold the logits of scored positions only.
 
     Attributes:
         num_tokens_seen: tokens that this process has trained on since it started.
@@ -126,10 +127,15 @@ class PackedTrainerMixin:
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """This micro-batch's share; ``num_items_in_batch`` None counts this one alone."""
+        """This micro-batch's share; ``num_items_in_batch`` None counts those of all ranks now."""
         if num_items_in_batch is None:
             num_items_in_batch = total_weight([inputs], device=inputs["input_ids"].device)
         loss, outputs = packed_loss_and_outputs(model, inputs, num_items_in_batch)
+        if not model.training:
+            # Where the set does not divide evenly, evaluate() counts some ranks less than others,
+            # and their shares differ: each reports the mean.
+            trainer: Any = self
+            loss = trainer.accelerator.reduce(loss.detach(), reduction="mean")
         return (loss, outputs) if return_outputs else loss
 
     def _run(self) -> PackedRun:
@@ -146,7 +152,7 @@ class CodeActTrainer(PackedTrainerMixin, Trainer):
 
 
 def _refuse_parallelism(trainer: Any) -> None:
-    args, plan = trainer.args, trainer.plan
+    args = trainer.args
     if args.n_gpu > 1:
         raise RuntimeError(
             f"packed training does not run under DataParallel, got {args.n_gpu} GPUs in one "
@@ -157,11 +163,7 @@ def _refuse_parallelism(trainer: Any) -> None:
         size = getattr(parallelism, f"{kind}_size", 1)
         if size > 1:
             raise RuntimeError(f"packed training is data parallel only, got {kind}_size = {size}")
-    if plan.world_size != args.world_size:
-        raise InputError(
-            f"the plan is for {plan.world_size} processes and {args.world_size} train: "
-            f"plan_bins(..., world_size={args.world_size})"
-        )
+    check_world_size(trainer.plan, args.world_size)
 
 
 def _refuse_options(trainer: Any) -> None:
@@ -174,6 +176,8 @@ def _refuse_options(trainer: Any) -> None:
         )
     if trainer.args.auto_find_batch_size:
         raise InputError("auto_find_batch_size changes no bin: lower the plan's capacity instead")
+    if trainer.args.ignore_data_skip:
+        raise InputError("ignore_data_skip would repeat examples, and to skip bins takes no time")
     if trainer.compute_loss_func is not None:
         raise InputError("packed training computes its own loss: leave out compute_loss_func")
 

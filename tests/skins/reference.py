@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from codeact.models import load_model
 from codeact.packing import BinPlan, FlatTokens, plan_bins
 
-CAPACITY, ACCUMULATION, EPOCHS = 64, 2, 2
+# 9 bins for one rank and 5 steps for two: each epoch ends in a step of fewer bins than the others.
+CAPACITY, ACCUMULATION, EPOCHS = 52, 2, 2
 LEARNING_RATE = 0.1
 NUM_EXAMPLES = 24
 
@@ -71,6 +72,19 @@ def watch(model: PreTrainedModel) -> list[list[int]]:
 
     model.register_forward_pre_hook(note, with_kwargs=True)
     return seen
+
+
+def leaking(folder: Path | str) -> PreTrainedModel:
+    """A model that is told of no boundary: every example sees those before it in its bin."""
+
+    def leak(module: torch.nn.Module, args: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        inputs.pop("cu_seq_lens_q", None)
+        inputs["position_ids"] = torch.arange(inputs["input_ids"].shape[1])[None]
+        return args, inputs
+
+    model = tiny(folder)
+    model.register_forward_pre_hook(leak, with_kwargs=True)
+    return model
 
 
 def assert_each_once(seen_by_rank: list[list[list[int]]], epochs: int = EPOCHS) -> None:

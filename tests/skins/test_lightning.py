@@ -17,6 +17,7 @@ from reference import (
     LEARNING_RATE,
     Run,
     assert_each_once,
+    leaking,
     make_plan,
     make_store,
     parameters_of,
@@ -27,7 +28,8 @@ from reference import (
 )
 from snippets import snippet
 
-from codeact.packing import BinPlan
+from codeact.errors import InputError
+from codeact.packing import BinPlan, FlatTokens
 
 pytestmark = pytest.mark.skipif(find_spec("lightning") is None, reason="needs lightning")
 
@@ -38,6 +40,7 @@ def run_lightning(
     plan: BinPlan,
     *,
     resume: str | None = None,
+    store: FlatTokens | None = None,
     **options: Any,
 ) -> Run:
     """The page's module and trainer, with plain SGD and a checkpoint after every step."""
@@ -65,7 +68,7 @@ def run_lightning(
         callbacks=[Losses(), save], default_root_dir=output, **options,
     )  # fmt: skip
     model = tiny(model_folder).train()
-    module = Module(model, make_store(), plan)
+    module = Module(model, store or make_store(), plan)
     seen = watch(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -120,3 +123,36 @@ def test_gradients_are_put_right_before_clipping(tiny_model_folder: Path, tmp_pa
     plan = make_plan()
     clipped = run_lightning(tiny_model_folder, tmp_path, plan, gradient_clip_val=1e3)
     clipped.assert_close(train_unpacked(tiny_model_folder, updates(plan)))
+
+
+def test_step_without_a_scored_token_changes_nothing(
+    tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    """The first two bins carry no loss; 0 / 0 would end the run."""
+    plan, store = make_plan(), make_store()
+    labels = store.labels.copy()
+    for example in updates(plan)[0]:
+        labels[store.offsets[example] : store.offsets[example + 1]] = -100
+    unscored = FlatTokens(store.input_ids, labels, store.offsets)
+    run = run_lightning(tiny_model_folder, tmp_path, plan, store=unscored, max_steps=1)
+    assert run.losses == [0.0]
+    for ours, before in zip(run.parameters, tiny(tiny_model_folder).parameters(), strict=True):
+        assert torch.equal(ours, before)
+
+
+def ranks_of_another_run(rank: int, num_ranks: int, model_folder: str, output: str) -> None:
+    plan, resume = make_plan(num_ranks), f"{output}/step=1.ckpt"
+    with pytest.raises(InputError, match="taken with 1 ranks, the plan has 2"):
+        run_lightning(model_folder, output, plan, resume=resume, strategy="ddp", devices=num_ranks)
+
+
+def test_another_number_of_processes_is_refused(
+    tiny_model_folder: Path, tmp_path: Path, run_ranks: Callable[..., list[Any]]
+) -> None:
+    run_lightning(tiny_model_folder, tmp_path, make_plan())
+    run_ranks(ranks_of_another_run, model_folder=str(tiny_model_folder), output=str(tmp_path))
+
+
+def test_leaking_model_is_refused(tiny_model_folder: Path) -> None:
+    with pytest.raises(RuntimeError, match="not isolated"):
+        snippet("Lightning").PackedModule(leaking(tiny_model_folder), make_store(), make_plan())

@@ -14,7 +14,6 @@ import pytest
 import torch
 from reference import (
     ACCUMULATION,
-    CAPACITY,
     EPOCHS,
     LEARNING_RATE,
     NUM_EXAMPLES,
@@ -78,6 +77,12 @@ def test_equals_unpacked(tiny_model_folder: Path, loss_norm: str) -> None:
     plan = make_plan()
     run, _, _ = run_loop(tiny_model_folder, plan, loss_norm=loss_norm)
     run.assert_close(train_unpacked(tiny_model_folder, updates(plan), loss_norm=loss_norm))
+    assert_each_once([run.seen])
+
+
+def test_plan_for_other_ranks_is_dealt_to_these(tiny_model_folder: Path) -> None:
+    """One process with a plan for two would see half of the examples and not know."""
+    run, _, _ = run_loop(tiny_model_folder, make_plan(2))
     assert_each_once([run.seen])
 
 
@@ -182,7 +187,7 @@ def test_two_ranks_one_step_to_rounding(
 def ranks_run_out(rank: int, num_ranks: int, model_folder: str) -> list[float]:
     """Three long examples for two ranks: in the last step one has a token and no loss."""
     store = make_store([60, 50, 55])
-    plan = plan_bins(store.seqlens, CAPACITY, world_size=num_ranks)
+    plan = plan_bins(store.seqlens, 64, world_size=num_ranks)
     model = DistributedDataParallel(tiny(model_folder).train())
     dataset, collate = PackedDataset(store, plan), PackedCollator()
     losses = []
@@ -204,7 +209,7 @@ def test_more_ranks_than_bins(tiny_model_folder: Path, run_ranks: Callable[..., 
     means = np.mean([mine, other], axis=0)
     store = make_store([60, 50, 55])
     num_scored = store.num_scored
-    plan = plan_bins(store.seqlens, CAPACITY, world_size=2)
+    plan = plan_bins(store.seqlens, 64, world_size=2)
     by_step = [
         sum(
             int(num_scored[span])
@@ -282,7 +287,8 @@ def test_packed_loader_counts_what_it_gave_out() -> None:
     loader = PackedLoader(dataset, plan, num_workers=2)
     first = [batch["input_ids"].tolist() for batch in itertools.islice(loader, 2)]
     resumed = PackedLoader(dataset, plan)
-    resumed.load_state_dict(loader.state_dict())
+    mid_epoch = loader.state_dict()
+    resumed.load_state_dict(mid_epoch)
     resumed.set_epoch(0)
     rest = [batch["input_ids"].tolist() for batch in resumed]
     assert first + rest == whole
@@ -292,6 +298,13 @@ def test_packed_loader_counts_what_it_gave_out() -> None:
     assert sorted(len(batch["input_ids"][0]) for batch in again) == sorted(
         plan.epoch(1).num_tokens.tolist()
     )
+    resumed.set_epoch(1)  # before a batch of it is asked for, it is all there still
+    state = resumed.state_dict()
+    again.load_state_dict(state)
+    assert state["epoch"] == 1
+    assert len(list(again)) == plan.num_steps
+    with pytest.raises(InputError, match="for 2 processes and 1 train"):
+        PackedLoader(PackedDataset(store, make_plan(2)), make_plan(2))
     shorter = plan_bins(store.seqlens, 20, overflow="truncate")
     with pytest.raises(InputError, match=r"PackedDataset\(store, plan\) of the plan"):
         PackedLoader(dataset, shorter)

@@ -16,6 +16,7 @@ from reference import (
     LEARNING_RATE,
     Run,
     assert_each_once,
+    leaking,
     make_plan,
     make_store,
     parameters_of,
@@ -121,3 +122,12 @@ def test_two_ranks(
             assert torch.equal(ours, theirs)
         if recipe != "lazy":
             assert_each_once([mine.seen, other.seen])
+
+
+def test_leaking_model_is_refused(tiny_model_folder: Path) -> None:
+    page, plan = snippet("TRL"), make_plan()
+    given = (leaking(tiny_model_folder), load_tokenizer(tiny_model_folder), make_store(), plan)
+    with pytest.raises(RuntimeError, match="not isolated"):
+        page.make_sft_trainer(*given, epochs=1)
+    with pytest.raises(RuntimeError, match="not isolated"):
+        page.make_lazy_sft_trainer(*given)

@@ -137,6 +137,18 @@ def test_model_without_logits_to_keep(model: PreTrainedModel) -> None:
     assert packed_loss(Plain(), batch, 7.0).item() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("attn_implementation", ["codeact", "eager", "sdpa"])
+def test_positions_alone_isolate(tiny_model_folder: Path, attn_implementation: str) -> None:
+    """A batch of another collator that says nothing of a cache, which would mix the sequences."""
+    options: dict[str, Any] = {"device": "cpu", "attn_implementation": attn_implementation}
+    model = load_model(tiny_model_folder, **options).model
+    dataset = PackedDataset(EXAMPLES)
+    batch = PackedCollator()([dataset[index] for index in range(NUM_EXAMPLES)])
+    batch = {key: batch[key] for key in ("input_ids", "labels", "position_ids")}
+    loss = packed_loss(model, batch, total_weight([batch])).item()
+    assert loss == pytest.approx(unpacked(model, "token", None).item(), rel=1e-5)
+
+
 def test_bad_batches_are_named(model: PreTrainedModel) -> None:
     dataset = PackedDataset(EXAMPLES)
     batch = PackedCollator()([dataset[1]])
@@ -147,3 +159,5 @@ def test_bad_batches_are_named(model: PreTrainedModel) -> None:
     padded = {key: torch.cat([batch[key]] * 2) for key in ("input_ids", "labels")}
     with pytest.raises(ValueError, match=r"labels \(1, num_tokens\), got \(2, "):
         packed_loss(model, padded, 1.0)
+    with pytest.raises(ValueError, match=r"no attention_mask of padding, got one of shape \(1, "):
+        packed_loss(model, batch | {"attention_mask": torch.ones_like(batch["labels"])}, 1.0)
