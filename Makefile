@@ -34,7 +34,7 @@ sanitize:
 	$(SANITIZED)
 
 bench: $(READY)
-	$(PY) benchmarks/bench_ifd.py
+	for bench in benchmarks/bench_*.py; do $(PY) "$$bench" || exit; done
 
 format: $(READY)
 	.venv/bin/ruff check --fix .
@@ -59,13 +59,13 @@ venv-without-ensurepip:
 GPU_TESTS = $(shell grep -rlE --include='test_*.py' 'mark\.gpu' tests)
 gpu: export PYTHONPATH := $(CURDIR)
 gpu:
-	timeout 120 $(PYTHON) setup.py --quiet build_ext --inplace
+	timeout 90 $(PYTHON) setup.py --quiet build_ext --inplace
 	timeout 150 $(PYTHON) -m pytest -q -m gpu $(GPU_TESTS)
 	@if command -v compute-sanitizer >/dev/null; then \
-	  timeout 100 compute-sanitizer --error-exitcode 1 \
+	  timeout 90 compute-sanitizer --error-exitcode 1 \
 	    $(PYTHON) -m pytest -q -m 'gpu and not slow' tests/ops; \
 	else echo "compute-sanitizer is not installed: memory not checked" >&2; fi
-	timeout 150 sh -ec 'for bench in benchmarks/bench_*.py; do $(PYTHON) "$$bench"; done'
+	timeout 200 sh -ec 'for bench in benchmarks/bench_*.py; do $(PYTHON) "$$bench"; done'
 
 # Without the module the environment is not ready either.
 clean:

@@ -156,7 +156,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.quick:
         options.rounds = 1
     if options.sizes is None:
-        # On a GPU's machine all benchmarks together have two and a half minutes.
+        # On a GPU's machine all benchmarks together have 200 seconds.
         large = not options.quick and not torch.cuda.is_available()
         options.sizes = [2000] if options.quick else SIZES if large else SIZES[:3]
     return options
