@@ -29,8 +29,8 @@ SANITIZED := build/csrc-tests
 sanitize:
 	mkdir -p $(dir $(SANITIZED))
 	$(CXX) -std=c++17 -O0 -g -Wall -Wextra -Werror -D_GLIBCXX_ASSERTIONS \
-	  -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Icsrc \
-	  tests/csrc/*.cpp $(filter-out csrc/bindings.cpp,$(wildcard csrc/*.cpp)) -o $(SANITIZED)
+	  -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread \
+	  -Icsrc tests/csrc/*.cpp $(filter-out csrc/bindings%.cpp,$(wildcard csrc/*.cpp)) -o $(SANITIZED)
 	$(SANITIZED)
 
 bench: $(READY)

@@ -42,7 +42,88 @@ def pack_layout(
     cu_seqlens: npt.NDArray[np.int32] | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32]]: ...
 
-# Only where built_with_cuda. Both enqueue on `stream` of the current device and do not wait.
+# Reductions over rows in memory, csrc/row_reduce.h. Plain ints are addresses, 0 for none: int64 for
+# labels, excluded and index, float32 for the rest; `dtype` is float32, float16 or bfloat16.
+def lse_rows(
+    tile: int,
+    num_rows: int,
+    num_cols: int,
+    stride: int,
+    bias: int,
+    scale: float,
+    softcap: float,
+    temperature: float,
+    labels: int,
+    first_col: int,
+    maximum: int,
+    sum: int,  # noqa: A002
+    label: int,
+    expected: int,
+    num_threads: int,
+) -> None: ...
+def lse_tangent_rows(
+    tile: int,
+    tangent_tile: int,
+    num_rows: int,
+    num_cols: int,
+    stride: int,
+    bias: int,
+    bias_tangent: int,
+    scale: float,
+    softcap: float,
+    temperature: float,
+    labels: int,
+    first_col: int,
+    maximum: int,
+    sum: int,  # noqa: A002
+    label: int,
+    weighted: int,
+    label_tangent: int,
+    num_threads: int,
+) -> None: ...
+def max_rows(
+    tile: int,
+    num_rows: int,
+    num_cols: int,
+    stride: int,
+    bias: int,
+    excluded: int,
+    first_col: int,
+    best: int,
+    index: int,
+    num_threads: int,
+) -> None: ...
+def nll_rows(
+    logits: int,
+    dtype: str,
+    num_rows: int,
+    num_cols: int,
+    stride: int,
+    labels: int,
+    ignore_index: int,
+    nll: int,
+    num_threads: int,
+) -> None: ...
+def softmax_gradient_rows(
+    logits: int,
+    dtype: str,
+    num_rows: int,
+    num_cols: int,
+    stride: int,
+    bias: int,
+    scale: float,
+    softcap: float,
+    temperature: float,
+    labels: int,
+    ignore_index: int,
+    row_weights: int,
+    nll: int,
+    gradient: int,
+    gradient_stride: int,
+    num_threads: int,
+) -> None: ...
+
+# Only where built_with_cuda. Those that take one enqueue on `stream` of the current device and do not wait.
 def gather_pack(
     input_ids: int,
     labels: int,
@@ -67,5 +148,27 @@ def token_nll(
     logits_stride: int,
     dtype: str,
     ignore_index: int,
+    stream: int,
+) -> None: ...
+def row_lse_workspace(
+    num_rows: int, num_columns: int, dim: int, row_stride: int, column_stride: int
+) -> int: ...
+def row_lse(
+    rows: int,
+    columns: int,
+    labels: int,
+    num_rows: int,
+    num_columns: int,
+    dim: int,
+    row_stride: int,
+    column_stride: int,
+    bias: int,
+    scale: float,
+    softcap: float,
+    temperature: float,
+    skip: int,
+    workspace: int,
+    lse: int,
+    label_logits: int,
     stream: int,
 ) -> None: ...

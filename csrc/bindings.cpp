@@ -1,5 +1,7 @@
 // Python's face of csrc: shapes and dtypes in, the GIL out of the way, arrays back.
 
+#include "bindings.h"
+
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -16,12 +18,6 @@
 #include "packing.h"
 #include "shuffle.h"
 #include "windows.h"
-
-#ifdef CODEACT_WITH_CUDA
-#include "cuda/device.h"
-#include "cuda/gather_pack.h"
-#include "cuda/token_nll.h"
-#endif
 
 namespace py = pybind11;
 
@@ -171,55 +167,6 @@ py::tuple pack_layout(const Array<int32_t>& seqlens, std::optional<Array<int64_t
   return py::make_tuple(std::move(positions), std::move(seqs), std::move(sums));
 }
 
-#ifdef CODEACT_WITH_CUDA
-
-// A device address as Python has it: tensor.data_ptr(), stream.cuda_stream.
-template <typename T>
-T* at(std::uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-codeact::cuda::DType dtype_named(const std::string& name) {
-  if (name == "float32") return codeact::cuda::DType::kFloat32;
-  if (name == "float16") return codeact::cuda::DType::kFloat16;
-  codeact::check(name == "bfloat16", "dtype must be float32, float16 or bfloat16, got ", name);
-  return codeact::cuda::DType::kBFloat16;
-}
-
-void token_nll(std::uintptr_t logits, std::uintptr_t targets, std::uintptr_t nll,
-               int64_t num_tokens, int64_t vocab_size, int64_t logits_stride,
-               const std::string& dtype, int64_t ignore_index, std::uintptr_t stream) {
-  codeact::check(0 <= num_tokens && num_tokens <= kInt32Max, "num_tokens must be from 0 to ",
-                 kInt32Max, ", got ", num_tokens);
-  const codeact::cuda::DType logits_dtype = dtype_named(dtype);
-  py::gil_scoped_release release;
-  codeact::cuda::token_nll(at<void>(logits), at<int64_t>(targets), at<float>(nll), num_tokens,
-                           vocab_size, logits_stride, logits_dtype, ignore_index, at<void>(stream));
-}
-
-void gather_pack(std::uintptr_t input_ids, std::uintptr_t labels, std::uintptr_t starts,
-                 std::uintptr_t cu_tokens, std::uintptr_t cu_rows, int64_t num_seqs,
-                 int64_t ignore_index, std::uintptr_t out_ids, std::uintptr_t position_ids,
-                 std::uintptr_t cu_seqlens, std::uintptr_t rows, std::uintptr_t targets,
-                 std::uintptr_t stream) {
-  int32_from(0, num_seqs, "num_seqs");
-  py::gil_scoped_release release;
-  codeact::cuda::gather_pack(
-      at<int32_t>(input_ids), at<int32_t>(labels), at<int64_t>(starts), at<int64_t>(cu_tokens),
-      at<int64_t>(cu_rows), num_seqs, ignore_index, at<int64_t>(out_ids), at<int64_t>(position_ids),
-      at<int32_t>(cu_seqlens), at<int64_t>(rows), at<int64_t>(targets), at<void>(stream));
-}
-
-constexpr bool kBuiltWithCuda = true;
-bool cuda_usable() { return codeact::cuda::usable(); }
-
-#else
-
-constexpr bool kBuiltWithCuda = false;
-bool cuda_usable() { return false; }
-
-#endif
-
 // One overload a dtype of `values`.
 template <typename... Ts>
 void def_gather_tokens(py::module_& m) {
@@ -233,8 +180,6 @@ void def_gather_tokens(py::module_& m) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native parts of CodeACT; called by codeact.ops, which checks and documents them.";
-  m.attr("built_with_cuda") = kBuiltWithCuda;
-  m.def("cuda_usable", &cuda_usable);
   m.def("pack_best_fit", &pack_best_fit, py::arg("seqlens").noconvert(), py::arg("capacity"));
   m.def("pack_next_fit", &pack_next_fit, py::arg("seqlens").noconvert(), py::arg("capacity"));
   m.def("pack_window", &pack_window, py::arg("seqlens").noconvert(), py::arg("ages").noconvert(),
@@ -247,13 +192,12 @@ PYBIND11_MODULE(_C, m) {
         py::arg("position_ids").noconvert() = py::none(),
         py::arg("seq_idx").noconvert() = py::none(),
         py::arg("cu_seqlens").noconvert() = py::none());
+  def_row_reductions(m);
 #ifdef CODEACT_WITH_CUDA
-  m.def("gather_pack", &gather_pack, py::arg("input_ids"), py::arg("labels"), py::arg("starts"),
-        py::arg("cu_tokens"), py::arg("cu_rows"), py::arg("num_seqs"), py::arg("ignore_index"),
-        py::arg("out_ids"), py::arg("position_ids"), py::arg("cu_seqlens"), py::arg("rows"),
-        py::arg("targets"), py::arg("stream"));
-  m.def("token_nll", &token_nll, py::arg("logits"), py::arg("targets"), py::arg("nll"),
-        py::arg("num_tokens"), py::arg("vocab_size"), py::arg("logits_stride"), py::arg("dtype"),
-        py::arg("ignore_index"), py::arg("stream"));
+  m.attr("built_with_cuda") = true;
+  def_cuda(m);
+#else
+  m.attr("built_with_cuda") = false;
+  m.def("cuda_usable", [] { return false; });
 #endif
 }

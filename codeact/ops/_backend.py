@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from codeact import _C
 
-Backend = Literal["auto", "reference", "triton", "cuda"]
+Backend = Literal["auto", "reference", "cpu", "triton", "cuda"]
 
 
 def has_triton() -> bool:
@@ -30,11 +29,12 @@ def triton_interprets() -> bool:
 
 def resolve_backend(
     backend: Backend, tensor: Tensor, *, supported: Sequence[str] = ("triton", "cuda")
-) -> Literal["reference", "triton", "cuda"]:
+) -> Literal["reference", "cpu", "triton", "cuda"]:
     """The implementation to run for ``tensor``.
 
-    ``"auto"`` takes the first of ``supported`` that works on a CUDA tensor, and the reference
-    elsewhere. Any other value is returned or refused, never replaced.
+    ``"auto"`` takes, of ``supported``, the first that works on a CUDA tensor, and ``"cpu"`` on a
+    CPU tensor; the reference where there is none. Any other value is returned or refused, never
+    replaced.
 
     Args:
         backend: What the caller of the operation asked for.
@@ -46,8 +46,9 @@ def resolve_backend(
         RuntimeError: The backend cannot run here; the text names the missing piece.
     """
     if backend == "auto":
-        for name in supported if tensor.is_cuda else ():
-            if _missing(name, tensor) is None:
+        for name in supported:
+            # Triton's interpreter takes CPU tensors too, which is for tests alone.
+            if (tensor.is_cuda or name == "cpu") and _missing(name, tensor) is None:
                 return _narrowed(name)
         return "reference"
     if backend != "reference" and backend not in supported:
@@ -59,18 +60,12 @@ def resolve_backend(
     return _narrowed(backend)
 
 
-def refuse_tangent(operation: str, tensor: Tensor) -> None:
-    """Raise if ``tensor`` carries a forward-mode tangent: a raw launch would drop it silently."""
-    if forward_ad.unpack_dual(tensor).tangent is not None:
-        raise RuntimeError(
-            f"{operation} has no forward-mode derivative in this backend; use backend='reference'"
-        )
-
-
 def _missing(backend: str, tensor: Tensor) -> str | None:
     """What keeps a backend from running on ``tensor``; None if nothing does."""
     if backend == "reference":
         return None
+    if backend == "cpu":
+        return None if tensor.is_cpu else f"needs a CPU tensor, got a tensor on {tensor.device}"
     if backend == "triton":
         if not has_triton():
             return "needs Triton: pip install triton"
@@ -89,7 +84,9 @@ def _missing(backend: str, tensor: Tensor) -> str | None:
     return None
 
 
-def _narrowed(backend: str) -> Literal["reference", "triton", "cuda"]:
+def _narrowed(backend: str) -> Literal["reference", "cpu", "triton", "cuda"]:
+    if backend == "cpu":
+        return "cpu"
     if backend == "triton":
         return "triton"
     return "cuda" if backend == "cuda" else "reference"

@@ -2,9 +2,9 @@
 
 #include <cstdint>
 
-namespace codeact::cuda {
+#include "dtype.h"
 
-enum class DType { kFloat32, kFloat16, kBFloat16 };
+namespace codeact::cuda {
 
 // nll[i] = logsumexp(logits[i]) - logits[i][targets[i]] in float32, in nats; 0 where targets[i] is
 // ignore_index, NaN where it is no column.

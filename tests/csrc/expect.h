@@ -30,5 +30,7 @@ bool refuses(Call call, const std::string& text) {
 // Each file of tests has one; main.cpp calls them.
 void test_gather();
 void test_packing();
+void test_row_reduce();
+void test_row_softmax();
 void test_shuffle();
 void test_windows();

@@ -9,6 +9,8 @@ int main() {
   test_windows();
   test_shuffle();
   test_gather();
+  test_row_reduce();
+  test_row_softmax();
   std::puts("all hold");
   return 0;
 }

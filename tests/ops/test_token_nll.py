@@ -8,7 +8,6 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.autograd import forward_ad
 
 from codeact import _C
 from codeact.ops import token_nll, token_nll_reference
@@ -20,6 +19,7 @@ INF = float("inf")
 needs_triton = pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
 BACKENDS = [
     "reference",
+    pytest.param("cpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="for CPUs")),
     pytest.param("triton", marks=needs_triton),
     pytest.param("cuda", marks=pytest.mark.gpu),
 ]
@@ -144,17 +144,33 @@ def test_bad_input_is_named(logits, targets, message):
         token_nll(logits, targets)
 
 
-@needs_triton
-def test_a_tangent_is_refused_not_dropped(device):
-    logits, targets = make_inputs(num_tokens=3, vocab_size=8, dtype=torch.float32, device=device)
-    with forward_ad.dual_level():
-        dual = forward_ad.make_dual(logits, torch.ones_like(logits))
-        with pytest.raises(RuntimeError, match="forward-mode"):
-            token_nll(dual, targets, backend="triton")
+def test_bits_do_not_depend_on_the_number_of_threads(device):
+    """Rows of 2**20 elements and more are shared out to threads."""
+    logits, targets = make_inputs(
+        num_tokens=300, vocab_size=4001, dtype=torch.float32, device="cpu"
+    )
+    logits.requires_grad_()
+    before, found = torch.get_num_threads(), []
+    try:
+        for num_threads in (1, 3):
+            torch.set_num_threads(num_threads)
+            nll = token_nll(logits, targets, backend="cpu")
+            found.append((nll, torch.autograd.grad(nll.sum(), logits)[0]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
 
 
-def test_auto_is_the_reference_on_the_cpu():
-    assert resolve_backend("auto", torch.ones(1)) == "reference"
+def test_auto_takes_the_cpu_where_the_operation_has_it():
+    tensor, meta = torch.ones(1), torch.ones(1, device="meta")
+    assert resolve_backend("auto", tensor) == "reference"
+    assert resolve_backend("auto", tensor, supported=("triton", "cpu")) == "cpu"
+    assert resolve_backend("auto", meta, supported=("triton", "cpu")) == "reference"
+    with pytest.raises(RuntimeError, match=r"backend 'cpu' needs a CPU tensor, got a .* meta"):
+        resolve_backend("cpu", meta, supported=("cpu",))
+    with pytest.raises(ValueError, match="one of auto, reference, triton, cuda, got 'cpu'"):
+        resolve_backend("cpu", tensor)
 
 
 def test_an_unknown_backend_is_refused():
