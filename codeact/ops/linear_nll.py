@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codeact.ops._backend import Backend
+from codeact.ops._derivatives import eager_only, refuse_derivatives
+from codeact.ops._linear_nll_function import LinearNll
+from codeact.ops._streamed_reference import row_logits
+from codeact.ops.streamed import Logits, choose_backend, row_lse
 from codeact.ops.varlen import IGNORE_INDEX
 
-LinearNllBackend = Literal["auto", "reference", "tiled"]
 
-# A tile of float32 logits this large stays in the last-level cache of a CPU ...
-_CPU_TILE = (256, 4096)
-# ... and on a GPU it is one well-filled matrix product of 512 MiB.
-_CUDA_TILE = (4096, 32768)
+class TokenStats(NamedTuple):
+    """What a softmax over the vocabulary says of each token, (num_tokens,) float32, in nats."""
+
+    nll: Tensor
+    lse: Tensor
+    entropy: Tensor
 
 
+@eager_only
 def linear_nll(
     hidden_states: Tensor,
     weight: Tensor,
@@ -25,54 +32,90 @@ def linear_nll(
     *,
     bias: Tensor | None = None,
     softcap: float | None = None,
+    logit_scale: float = 1.0,
+    temperature: float = 1.0,
     ignore_index: int = IGNORE_INDEX,
-    backend: LinearNllBackend = "auto",
+    backend: Backend = "auto",
 ) -> Tensor:
     """Negative log-likelihood, in nats, of each target under ``hidden_states @ weight.T``.
 
-    With ``z = cap(hidden_states[i] @ weight.T + bias)`` the value is
-    ``logsumexp(z) - z[targets[i]]``, where ``cap(z) = softcap * tanh(z / softcap)`` if a
-    ``softcap`` is given. Sums and exponentials are float32 whatever the inputs are; the target's
-    logit is read from the same product as the sum, so the value is never below zero by more than
-    rounding. Ignored positions score 0; on the CPU they are left out of the product, on a GPU the
-    caller does that (:class:`PackedBatch` holds the scored rows), since finding them would wait for
-    the device.
+    With ``u = logit_scale * hidden_states[i] @ weight.T + bias`` and ``z = cap(u) / temperature``
+    the value is ``logsumexp(z) - z[targets[i]]``, where ``cap(u) = softcap * tanh(u / softcap)`` if
+    a softcap is given (online softmax, Milakov & Gimelshein, arXiv:1805.02867). Products, sums and
+    exponentials are float32 whatever the inputs are; the target's logit comes from the same
+    product as the sum, so the value is below zero by rounding at most. Ignored positions score 0
+    and are left out of the product, on a GPU without waiting for it.
+
+    Differentiable once, in reverse and in forward mode (the tangent is not differentiable again),
+    and under ``torch.compile``, which it leaves by a graph break. The reverse pass computes the
+    logits again, a chunk of rows at a time.
 
     Args:
-        hidden_states: (num_tokens, hidden_size) float32, float16 or bfloat16.
+        hidden_states: (num_tokens, hidden_size) float32, float16 or bfloat16; float64 goes to the
+            reference.
         weight: (vocab_size, hidden_size), the output projection, of the same dtype.
         targets: (num_tokens,) int64, already shifted; values are not checked, since reading them
-            would wait for the device.
-        bias: (vocab_size,) or None.
+            would wait for the device. The loss of one outside the vocabulary is NaN.
+        bias: (vocab_size,) of any floating dtype, or None.
         softcap: Gemma 2's final logit cap, or None.
-        ignore_index: the target that scores 0.
-        backend: ``"tiled"`` walks over blocks of rows and vocabulary and keeps a running
-            log-sum-exp (Milakov & Gimelshein, arXiv:1805.02867), not differentiable;
-            ``"reference"`` forms all logits and is differentiable. ``"auto"`` is ``"tiled"``
-            unless a gradient is wanted.
+        logit_scale: Cohere's factor of the product.
+        temperature: Divides the logits.
+        ignore_index: The target that scores 0.
+        backend: ``"cpu"`` and ``"triton"`` keep a running log-sum-exp over tiles; ``"reference"``
+            forms all logits and is differentiable any number of times. ``"auto"`` is the first
+            that works on the device.
 
     Returns:
-        (num_tokens,) float32, on the device of ``hidden_states``.
+        (num_tokens,) float32, on the device of ``hidden_states``; float64 from float64.
 
     Raises:
-        ValueError: shapes or dtypes differ from these.
-        RuntimeError: ``backend="tiled"`` where a gradient or a tangent is wanted.
+        ValueError: Shapes, dtypes or devices differ from these.
+        RuntimeError: A second derivative, or one under vmap, of any backend but the reference.
     """
     _check(hidden_states, weight, targets, bias)
-    differentiated = _is_differentiated(hidden_states, weight, bias)
-    if backend == "tiled" and differentiated:
-        raise RuntimeError(
-            "linear_nll(backend='tiled') has no derivative; use 'reference' or torch.no_grad()"
+    logits = Logits(logit_scale, softcap, temperature)
+    if choose_backend(backend, hidden_states) == "reference":
+        return linear_nll_reference(
+            hidden_states, weight, targets, bias, softcap, ignore_index, logit_scale, temperature
         )
-    if backend == "reference" or differentiated:
-        return linear_nll_reference(hidden_states, weight, targets, bias, softcap, ignore_index)
-    if hidden_states.is_cuda:
-        nll = _linear_nll_tiled(hidden_states, weight, targets, bias, softcap)
-        return nll.masked_fill_(targets == ignore_index, 0.0)
-    scored = targets != ignore_index
-    nll = torch.zeros(targets.shape, dtype=torch.float32)
-    nll[scored] = _linear_nll_tiled(hidden_states[scored], weight, targets[scored], bias, softcap)
+    nll: Tensor = LinearNll.apply(  # type: ignore[no-untyped-call]
+        hidden_states, weight, bias, targets, logits, ignore_index, backend
+    )
     return nll
+
+
+@eager_only
+def linear_nll_stats(
+    hidden_states: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+    temperature: float = 1.0,
+    ignore_index: int = IGNORE_INDEX,
+    backend: Backend = "auto",
+) -> TokenStats:
+    """:func:`linear_nll`, the log-sum-exp and the entropy ``-sum p log p`` of each position.
+
+    Ignored positions are 0 in all three. Not differentiable: raises where a derivative is wanted.
+    """
+    _check(hidden_states, weight, targets, bias)
+    refuse_derivatives("linear_nll_stats", hidden_states, weight, bias)
+    found = row_lse(
+        hidden_states,
+        weight,
+        targets,
+        bias=bias,
+        logits=Logits(logit_scale, softcap, temperature),
+        skip=ignore_index,
+        expectation=True,
+        backend=backend,
+    )
+    assert found.expected is not None
+    stats = (found.lse - found.label_logits, found.lse, found.lse - found.expected)
+    return TokenStats(*(values.masked_fill(targets == ignore_index, 0.0) for values in stats))
 
 
 def linear_nll_reference(
@@ -82,15 +125,15 @@ def linear_nll_reference(
     bias: Tensor | None = None,
     softcap: float | None = None,
     ignore_index: int = IGNORE_INDEX,
+    logit_scale: float = 1.0,
+    temperature: float = 1.0,
 ) -> Tensor:
     """The definition: all logits at once in float32 (float64 if given), then cross-entropy."""
-    dtype = torch.promote_types(hidden_states.dtype, torch.float32)
-    logits = F.linear(
-        hidden_states.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    )
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
-    return F.cross_entropy(logits, targets, reduction="none", ignore_index=ignore_index)
+    logits = row_logits(hidden_states, weight, bias, logit_scale, softcap, temperature)
+    is_column = (targets >= 0) & (targets < len(weight))
+    nll = F.cross_entropy(logits, torch.where(is_column, targets, 0), reduction="none")
+    nll = nll.masked_fill(~is_column, float("nan"))
+    return nll.masked_fill(targets == ignore_index, 0.0)
 
 
 def _check(hidden_states: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:
@@ -112,81 +155,3 @@ def _check(hidden_states: Tensor, weight: Tensor, targets: Tensor, bias: Tensor 
             f"linear_nll expects one dtype, got hidden_states {hidden_states.dtype} and weight "
             f"{weight.dtype}"
         )
-
-
-def _is_differentiated(*tensors: Tensor | None) -> bool:
-    given = [tensor for tensor in tensors if tensor is not None]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
-        return True
-    # Dual tensors and functorch wrappers ask for a tangent, which in-place tiles would lose.
-    return any(
-        torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
-        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-        for tensor in given
-    )
-
-
-def _linear_nll_tiled(
-    hidden_states: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    bias: Tensor | None,
-    softcap: float | None,
-) -> Tensor:
-    nll = torch.empty(targets.shape, dtype=torch.float32, device=targets.device)
-    tile_rows, tile_cols = _CUDA_TILE if hidden_states.is_cuda else _CPU_TILE
-    tile_rows = max(1, min(tile_rows, len(targets)))
-    buffer = torch.empty(
-        tile_rows * min(tile_cols, len(weight)), dtype=torch.float32, device=targets.device
-    )
-    for start in range(0, len(targets), tile_rows):
-        rows = slice(start, start + tile_rows)
-        nll[rows] = _nll_of_rows(
-            hidden_states[rows], weight, targets[rows], bias, softcap, buffer, tile_cols
-        )
-    return nll
-
-
-def _nll_of_rows(
-    hidden_states: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    bias: Tensor | None,
-    softcap: float | None,
-    buffer: Tensor,
-    tile_cols: int,
-) -> Tensor:
-    """Log-sum-exp over vocabulary tiles, merged at the end in a fixed order."""
-    maxima, sums = [], []
-    # A target outside the vocabulary is found in no tile and stays NaN, as its loss should be.
-    target_logits = torch.full(targets.shape, torch.nan, device=targets.device)
-    for start in range(0, len(weight), tile_cols):
-        columns = slice(start, start + tile_cols)
-        logits = _tile(hidden_states, weight[columns], buffer)
-        if bias is not None:
-            logits += bias[columns]
-        if softcap is not None:
-            logits.div_(softcap).tanh_().mul_(softcap)
-        column = targets - start
-        here = (column >= 0) & (column < logits.shape[1])
-        picked = logits.gather(1, column.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
-        target_logits = torch.where(here, picked, target_logits)
-        maximum = logits.amax(dim=1)
-        # A column block of -inf only must add exp(-inf) = 0, not exp(-inf + inf) = nan.
-        shift = maximum.masked_fill(maximum == float("-inf"), 0.0)
-        maxima.append(maximum)
-        sums.append(logits.sub_(shift[:, None]).exp_().sum(dim=1))
-    maximum = torch.stack(maxima).amax(dim=0)
-    shares = [s * torch.exp(m - maximum) for m, s in zip(maxima, sums, strict=True)]
-    total = torch.stack(shares).sum(dim=0)
-    return maximum + torch.log(total) - target_logits
-
-
-def _tile(hidden_states: Tensor, weight: Tensor, buffer: Tensor) -> Tensor:
-    """One block of float32 logits, in memory that every block reuses."""
-    logits = buffer[: len(hidden_states) * len(weight)].view(len(hidden_states), len(weight))
-    if hidden_states.dtype == torch.float32:
-        return torch.mm(hidden_states, weight.t(), out=logits)
-    if hidden_states.is_cuda:  # the product accumulates in float32; keep it instead of rounding
-        return torch.mm(hidden_states, weight.t(), out_dtype=torch.float32, out=logits)
-    return torch.mm(hidden_states.float(), weight.float().t(), out=logits)
