@@ -24,7 +24,6 @@ _REQUIRED = (
 )  # fmt: skip
 _OPTIONAL = {
     "triton": "GPU kernels of codeact; pip install triton",
-    "flash-attn": "fastest attention over packs on a GPU; pip install 'codeact[flash]'",
     "gguf": "reads the model of codeact demo; pip install 'codeact[demo]'",
     "trl": "packing inside TRL's trainers; pip install 'codeact[train]'",
     "peft": "fine-tuning of adapters; pip install 'codeact[train]'",
@@ -100,17 +99,27 @@ def _compute() -> Iterator[Piece]:
             "none that PyTorch can use",
             "everything runs on the CPU; a driver and a CUDA build of PyTorch (pytorch.org)",
         )
-    yield Piece("packed attention", _attention(has_gpu))
+    yield from _attention(has_gpu)
 
 
-def _attention(has_gpu: bool) -> str:
-    """What codeact.models.varlen will take for packed sequences."""
-    plain = "PyTorch's scaled_dot_product_attention, sequence by sequence"
-    if has_gpu and importlib.util.find_spec("flash_attn") is not None:
-        return f"flash-attn; in float32 {plain}"
-    if has_gpu and importlib.util.find_spec("torch.nn.attention.varlen") is not None:
-        return f"PyTorch's varlen_attn; in float32 {plain}"
-    return plain
+def _attention(has_gpu: bool) -> Iterator[Piece]:
+    """The kernel that packed sequences get by default, and all there are."""
+    try:
+        from codeact.models import attention_backends
+    except ImportError as error:
+        remedy = "see the lines above; a missing piece keeps codeact.models from loading"
+        yield Piece("packed attention", f"unknown ({error})", remedy)
+        return
+    states = attention_backends()
+    preferred = next(state.name for state in states if state.available)
+    in_float32 = "; in float32 per_sequence" if has_gpu else ""
+    yield Piece("packed attention", f"{preferred}{in_float32}")
+    for name, available, reason in states:
+        if available:
+            yield Piece(name, reason)
+        else:
+            use = "fast attention over packs on a GPU"
+            yield Piece(name, "not available", f"{use}; {reason}")
 
 
 def _tools() -> Iterator[Piece]:

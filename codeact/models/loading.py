@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 
 from codeact.errors import InputError
-from codeact.models.attention import ATTN_IMPLEMENTATION, register_attention
+from codeact.models.attention.choice import require_backend
+from codeact.models.attention.packed import (
+    ATTN_IMPLEMENTATION,
+    attn_implementation_of,
+    register_attention,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -67,6 +72,7 @@ def load_model(
     dtype: DtypeName | str = "auto",
     device: DeviceName | str = "auto",
     attn_implementation: str = ATTN_IMPLEMENTATION,
+    attn_backend: str = "auto",
 ) -> LoadedModel:
     """Load a causal language model from a local folder or a Hugging Face id.
 
@@ -75,9 +81,14 @@ def load_model(
         dtype: of the weights; ``"auto"`` as in :func:`resolve_dtype`.
         device: where to; ``"auto"`` as in :func:`resolve_device`.
         attn_implementation: ``"codeact"`` keeps packed sequences apart.
+        attn_backend: the kernel that does it, one of :func:`codeact.models.attention_backends`.
+            ``"auto"`` is the best for each call. A named one serves every call or raises, at the
+            first of a model with a feature that it lacks.
 
     Raises:
-        InputError: no such folder or id, no config, no weights, or no tokenizer in it.
+        InputError: no such folder or id, no config, no weights, or no tokenizer in it; no such
+            backend, none for this device, or one beside another ``attn_implementation``.
+        ImportError: the backend is not installed.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -86,6 +97,7 @@ def load_model(
     source = _checked_source(name_or_path)
     placed = resolve_device(device)
     weights = resolve_dtype(dtype, placed)
+    attn_implementation = _checked_attention(attn_implementation, attn_backend, placed)
     tokenizer = load_tokenizer(source)
     try:
         # With loading info it returns a pair, which its annotation does not say.
@@ -105,6 +117,21 @@ def load_model(
         )
     placed_model: PreTrainedModel = torch.nn.Module.to(model, placed).eval()
     return LoadedModel(placed_model, tokenizer)
+
+
+def _checked_attention(attn_implementation: str, attn_backend: str, device: torch.device) -> str:
+    if attn_backend == "auto":
+        return attn_implementation
+    if attn_implementation != ATTN_IMPLEMENTATION:
+        raise InputError(
+            f"attn_backend {attn_backend!r} is a kernel of attn_implementation "
+            f"{ATTN_IMPLEMENTATION!r}, got {attn_implementation!r}"
+        )
+    try:
+        require_backend(attn_backend, device)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return attn_implementation_of(attn_backend)
 
 
 def _checked_source(name_or_path: str | Path) -> str:

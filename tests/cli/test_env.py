@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from importlib import metadata
@@ -56,24 +55,31 @@ def test_without_the_native_module() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+    assert table(done.stdout)["packed attention"].startswith("– unknown (")
     line = table(done.stdout)["codeact._C"]
     assert line.startswith("– not built (")
     assert line.endswith("packing needs it; pip install . in the sources, with a C++ compiler")
 
 
-@pytest.mark.parametrize(
-    ("installed", "expected"),
-    [
-        ({"flash_attn", "torch.nn.attention.varlen"}, "flash-attn; in float32"),
-        ({"torch.nn.attention.varlen"}, "PyTorch's varlen_attn; in float32"),
-        (set(), "PyTorch's scaled_dot_product_attention"),
-    ],
-    ids=["flash-attn", "torch 2.10", "torch 2.8"],
-)
-def test_attention_on_a_gpu(
-    installed: set[str], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: object() if name in installed else None
-    )
-    assert env._attention(has_gpu=True).startswith(expected)
+def test_attention_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["env"]) == 0
+    lines = table(capfd.readouterr().out)
+    assert lines["packed attention"] == "✓ per_sequence"
+    assert lines["flex"] == "✓ PyTorch's flex_attention"
+    assert lines["fa3"].startswith("– not available: fast attention")
+    assert lines["fa3"].endswith("; needs a Hopper GPU (compute capability 9.0)")
+
+
+def test_attention_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from codeact import models
+
+    states = [
+        models.BackendState("fa3", False, "flash_attn_interface is not installed; pip install it"),
+        models.BackendState("varlen_attn", True, "PyTorch's varlen_attn"),
+        models.BackendState("per_sequence", True, "PyTorch's scaled_dot_product_attention"),
+    ]
+    monkeypatch.setattr(models, "attention_backends", lambda: states)
+    first, missing, *_ = env._attention(has_gpu=True)
+    assert first == ("packed attention", "varlen_attn; in float32 per_sequence", "")
+    assert missing.missing.endswith("; flash_attn_interface is not installed; pip install it")

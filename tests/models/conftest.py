@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,10 @@ from transformers import (
 )
 
 from codeact.models import register_attention
+from codeact.models.attention import varlen
+
+sys.path.insert(0, str(Path(__file__).parent))  # attention_fakes
+from attention_fakes import Installer
 
 _SHAPE = {
     "vocab_size": 97,
@@ -65,3 +71,31 @@ def make_tiny() -> Callable[..., PreTrainedModel]:
         return model.eval()
 
     return make
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Installer]:
+    """``install("fa2", "varlen_attn", ...)``: these attention packages and no others are there."""
+    yield Installer(monkeypatch)
+    monkeypatch.undo()
+    Installer.forget()
+
+
+@pytest.fixture
+def on_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice is that of bfloat16 on an H100; the tensors stay on the CPU, in float32."""
+    real = varlen.need_of
+    monkeypatch.setattr(
+        varlen,
+        "need_of",
+        lambda call, **more: real(call, **more)._replace(
+            device="cuda", sm=(9, 0), dtype=torch.bfloat16
+        ),
+    )
+
+
+@pytest.fixture
+def uncompiled() -> Iterator[None]:
+    """FlexAttention without Dynamo, which takes a second for each of its shapes."""
+    with torch.compiler.set_stance("force_eager"):
+        yield

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from codeact.models.attention.packed import packed_attention
 from codeact.ops.varlen import PackedBatch, pack_sequences
 
 SEQLENS = (9, 1, 17, 4)
@@ -132,3 +133,25 @@ def test_autocast_equals_eager(make_tiny: Callable[..., PreTrainedModel]) -> Non
         alone = [stock(torch.from_numpy(ids)[None], use_cache=False) for ids in sequences]
     expected = torch.cat([output.logits[0] for output in alone])
     assert (packed - expected).abs().max() <= 0.03 * expected.abs().max()
+
+
+@pytest.mark.parametrize("term", ["s_aux", "sinks", "position_bias"])
+def test_unknown_terms_are_refused(term: str) -> None:
+    states = torch.ones(1, 2, 3, 8)
+    with pytest.raises(ValueError, match=f"does not know '{term}'"):
+        packed_attention(torch.nn.Module(), states, states, states, None, **{term: torch.ones(2)})
+
+
+def test_other_than_causal_is_refused() -> None:
+    states = torch.ones(1, 2, 3, 8)
+    with pytest.raises(ValueError, match="is_causal=False"):
+        packed_attention(torch.nn.Module(), states, states, states, None, is_causal=False)
+
+
+@torch.no_grad()
+def test_boundaries_of_another_integer_type(make_tiny: Callable[..., PreTrainedModel]) -> None:
+    model = make_tiny("llama-gqa")
+    inputs = make_batch()[0].model_inputs()
+    expected = model(**inputs).logits
+    inputs |= {"cu_seq_lens_q": inputs["cu_seq_lens_q"].long()}
+    assert torch.equal(model(**inputs).logits, expected)

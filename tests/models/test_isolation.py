@@ -10,13 +10,27 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from codeact.models import assert_isolated
-from codeact.models.attention import packed_attention
+from codeact.models.attention.packed import packed_attention
 
 
 def test_every_kind_of_model_passes(tiny_model: PreTrainedModel) -> None:
     tiny_model.train()
     assert_isolated(tiny_model)
     assert tiny_model.training
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
+@pytest.mark.parametrize("backend", ["per_sequence", "flex"])
+def test_every_backend_that_runs_here_passes(
+    make_tiny: Callable[..., PreTrainedModel], backend: str
+) -> None:
+    with torch.compiler.set_stance("force_eager"):  # FlexAttention, else a second a shape
+        assert_isolated(make_tiny("gemma2-softcap", f"codeact_{backend}"))
+
+
+def test_a_backend_that_cannot_is_no_leak(make_tiny: Callable[..., PreTrainedModel]) -> None:
+    with pytest.raises(ValueError, match=r"'fa2' needs a CUDA GPU .+, not cpu; per_sequence or fl"):
+        assert_isolated(make_tiny("llama-gqa", "codeact_fa2"))
 
 
 def leaky(module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:

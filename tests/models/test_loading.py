@@ -29,6 +29,33 @@ def test_bfloat16(tiny_model_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("backend", "implementation"),
+    [("auto", "codeact"), ("flex", "codeact_flex"), ("per_sequence", "codeact_per_sequence")],
+)
+def test_attention_backend(tiny_model_folder: Path, backend: str, implementation: str) -> None:
+    model = load_model(tiny_model_folder, device="cpu", attn_backend=backend).model
+    assert model.config._attn_implementation == implementation
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attn_backend": "flash"}, "must be one of auto, fa3, .+, got 'flash'"),
+        ({"attn_backend": "fa3"}, "'fa3' needs a Hopper GPU .+, got cpu"),
+        (
+            {"attn_backend": "flex", "attn_implementation": "eager"},
+            "'flex' is a kernel of attn_implementation 'codeact', got 'eager'",
+        ),
+    ],
+)
+def test_attention_backend_refused(
+    tiny_model_folder: Path, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_model(tiny_model_folder, device="cpu", **options)
+
+
+@pytest.mark.parametrize(
     ("remove", "message"),
     [
         (("config.json",), "has no config.json"),

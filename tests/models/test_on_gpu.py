@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from codeact.models import assert_isolated, load_model, scored_from, stream_nlls
-from codeact.models.attention import packed_attention
+from codeact.models.attention.packed import packed_attention
 from codeact.ops.varlen import pack_sequences
 
 pytestmark = pytest.mark.gpu

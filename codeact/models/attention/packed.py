@@ -5,26 +5,47 @@ wherever it is called from: with ``cu_seq_lens_q`` given or only ``position_ids`
 a cache or without, with an all-ones ``attention_mask`` or none. (With a cache or such a mask
 transformers' own ``sdpa`` and ``eager`` mix the sequences silently.) Padded batches and generation
 go through transformers' ``sdpa``.
+
+``"codeact"`` takes the fastest kernel that can serve a call; ``"codeact_fa3"`` and the like, one
+for each of :func:`codeact.models.attention_backends`, take the named one or raise.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from codeact.models.varlen import varlen_attention
+from codeact.models.attention.choice import ATTENTION_BACKENDS, check_backend_name
+from codeact.models.attention.pack_bounds import once_per_tensor
+from codeact.models.attention.varlen import varlen_attention
 
 ATTN_IMPLEMENTATION = "codeact"
 
+# What some models hand to their attention and no kernel here reads: gpt-oss's sinks, T5's bias.
+_UNKNOWN_TERMS = ("s_aux", "sinks", "position_bias")
+
 
 def register_attention() -> None:
-    """Make ``attn_implementation="codeact"`` known to transformers; repeating it is harmless."""
+    """Tell transformers of ``"codeact"`` and each ``"codeact_<backend>"``; may be repeated."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(ATTN_IMPLEMENTATION, packed_attention)
-    AttentionMaskInterface.register(ATTN_IMPLEMENTATION, _packed_mask)
+    for backend in ("auto", *ATTENTION_BACKENDS):
+        name = attn_implementation_of(backend)
+        AttentionInterface.register(name, partial(packed_attention, backend=backend))
+        AttentionMaskInterface.register(name, _packed_mask)
+
+
+def attn_implementation_of(backend: str) -> str:
+    """The ``attn_implementation`` that takes one backend for packed sequences.
+
+    Raises:
+        ValueError: there is no backend of that name.
+    """
+    check_backend_name(backend)
+    return ATTN_IMPLEMENTATION if backend == "auto" else f"{ATTN_IMPLEMENTATION}_{backend}"
 
 
 def _packed_mask(
@@ -64,6 +85,8 @@ def packed_attention(
     position_ids: Tensor | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    *,
+    backend: str = "auto",
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention inside each sequence of a flat stream (transformers' attention interface).
@@ -81,13 +104,16 @@ def packed_attention(
         position_ids: (batch_size, num_tokens).
         sliding_window: how many tokens back a token sees, itself included; None is all.
         softcap: Gemma 2's cap on attention scores.
+        backend: the kernel for packed batches, as in :func:`varlen_attention`.
         **kwargs: passed on to transformers' ``sdpa`` for padded batches.
 
     Returns:
         The attention output, (batch_size, num_tokens, num_heads, head_dim), and None.
 
     Raises:
-        ValueError: dropout on a packed batch.
+        ValueError: dropout or a term of the scores that no kernel here knows on a packed batch, or
+            something that the named backend cannot do.
+        ImportError: the named backend is not installed.
     """
     if attention_mask is not None or query.shape[2] != key.shape[2]:
         return _dense_attention(
@@ -95,10 +121,13 @@ def packed_attention(
         )
     if dropout:
         raise ValueError(f"packed attention has no dropout, got attention_dropout = {dropout}")
-    batch_size, num_heads, num_tokens, head_dim = query.shape
+    _refuse_unknown(kwargs)
+    batch_size, _, num_tokens, _ = query.shape
     if cu_seq_lens_q is None:
         cu_seq_lens_q = _boundaries(position_ids, batch_size, num_tokens, query.device)
-        max_length_q = None
+        max_length_q = num_tokens if position_ids is None else None
+    elif cu_seq_lens_q.dtype != torch.int32:
+        cu_seq_lens_q = cu_seq_lens_q.to(torch.int32)  # the only one that kernels take
     # (batch_size * num_tokens, heads, head_dim): rows of a batch are sequences like any other.
     if torch.is_autocast_enabled(query.device.type):
         # Rotary embeddings leave queries and keys in float32; kernels want one dtype.
@@ -106,9 +135,20 @@ def packed_attention(
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
     output = varlen_attention(
-        q, k, v, cu_seq_lens_q, max_length_q, scaling, sliding_window or None, softcap
+        q, k, v, cu_seq_lens_q, max_length_q, scaling, sliding_window or None, softcap, backend
     )
-    return output.view(batch_size, num_tokens, num_heads, head_dim), None
+    return output.unflatten(0, (batch_size, num_tokens)), None
+
+
+def _refuse_unknown(kwargs: dict[str, Any]) -> None:
+    for term in _UNKNOWN_TERMS:
+        if kwargs.get(term) is not None:
+            raise ValueError(
+                f"packed attention does not know {term!r}, which this model adds to its scores; "
+                "load it with attn_implementation='eager'"
+            )
+    if kwargs.get("is_causal") is False:
+        raise ValueError("packed attention is causal, and this layer asks for is_causal=False")
 
 
 def _dense_attention(
@@ -138,9 +178,20 @@ def _boundaries(
     position_ids: Tensor | None, batch_size: int, num_tokens: int, device: torch.device
 ) -> Tensor:
     """cu_seqlens of rows whose position ids do not count on; without any, a row is one sequence."""
-    starts = torch.zeros(batch_size, num_tokens, dtype=torch.bool, device=device)
-    starts[:, 0] = True
-    if position_ids is not None and position_ids.ndim == 2:
-        starts[:, 1:] |= (position_ids.to(device).diff(dim=1) != 1).expand(batch_size, -1)
+    if position_ids is None or position_ids.ndim != 2:  # 3 with a picture's rows and columns
+        ends = torch.arange(batch_size + 1, dtype=torch.int32, device=device)
+        return ends * num_tokens
+    return once_per_tensor(
+        position_ids,
+        ("boundaries", batch_size, num_tokens, device),
+        lambda positions: _restarts(positions, batch_size, num_tokens, device),
+    )
+
+
+def _restarts(
+    position_ids: Tensor, batch_size: int, num_tokens: int, device: torch.device
+) -> Tensor:
+    starts = torch.ones(batch_size, num_tokens, dtype=torch.bool, device=device)
+    starts[:, 1:] = position_ids.to(device).diff(dim=1) != 1
     ends = torch.tensor([batch_size * num_tokens], device=device)
     return torch.cat([starts.flatten().nonzero()[:, 0], ends]).to(torch.int32)

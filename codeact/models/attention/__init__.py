@@ -1,0 +1,1 @@
+"""Attention over packed sequences: what each backend can, which is chosen, and its call."""
