@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codeact.models import NotFusableError, ScoredRows, fused_loss
 from codeact.ops.varlen import IGNORE_INDEX
+
+logger = logging.getLogger(__name__)
+
+# Models whose loss cannot be fused; found out once, since it may take a forward pass.
+_UNFUSED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def total_weight(
@@ -57,7 +65,9 @@ def packed_loss(model: nn.Module, batch: Mapping[str, Any], total_weight: Tensor
     mean over ranks of the summed shares is the loss. Data parallelism only: ranks that see the
     same batch (tensor or context parallelism) would count it twice.
 
-    The output projection is applied to the scored positions only.
+    The output projection is applied to the scored positions only, and its logits are never formed
+    (:func:`codeact.models.fuse_loss`). Where that cannot be, as with an adapter on the projection,
+    the logits of the scored positions are, and the log says why.
 
     Args:
         model: a transformers causal language model, wrapped or not.
@@ -78,7 +88,7 @@ def packed_loss(model: nn.Module, batch: Mapping[str, Any], total_weight: Tensor
 def packed_loss_and_outputs(
     model: nn.Module, batch: Mapping[str, Any], total_weight: Tensor | float
 ) -> tuple[Tensor, Any]:
-    """:func:`packed_loss`, and the model's output, whose logits are those of the scored rows."""
+    """:func:`packed_loss`, and the model's output, which has no logits."""
     inputs = dict(batch)
     labels: Tensor = inputs.pop("labels")
     weights: Tensor | None = inputs.pop("loss_weights", None)
@@ -92,22 +102,41 @@ def packed_loss_and_outputs(
         )
     inputs["use_cache"] = False  # with a cache they see each other as well, in eager and sdpa
     rows = scored_rows(labels)
+    if weights is not None:
+        weights = weights[0][(rows + 1).to(weights.device)]
+    scored = ScoredRows(rows, labels[0][rows + 1], weights)
+    if model in _UNFUSED:
+        return _loss_from_logits(model, inputs, scored, total_weight)
+    try:
+        with fused_loss(model):
+            outputs = model(**inputs, labels=scored, num_items_in_batch=total_weight)
+    except NotFusableError as reason:
+        logger.warning("packed training forms the logits of scored positions: %s", reason)
+        _UNFUSED.add(model)
+        return _loss_from_logits(model, inputs, scored, total_weight)
+    loss = outputs.loss * num_ranks()
+    return loss, outputs
+
+
+def _loss_from_logits(
+    model: nn.Module, inputs: dict[str, Any], scored: ScoredRows, total_weight: Tensor | float
+) -> tuple[Tensor, Any]:
+    """The same share from the logits of the scored rows."""
     device = inputs["input_ids"].device
+    rows = scored.rows.to(device, non_blocking=True)
     # transformers applies the output projection to exactly these positions.
-    outputs = model(**inputs, logits_to_keep=rows.to(device, non_blocking=True))
+    outputs = model(**inputs, logits_to_keep=rows)
     logits = outputs.logits[0]
     if len(logits) != len(rows):  # the model has no logits_to_keep
-        logits = logits[rows.to(device)]
+        logits = logits[rows]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets = labels[0][rows + 1].to(device, non_blocking=True)
-    if weights is None:
-        summed = F.cross_entropy(logits, targets, reduction="sum")
-    else:
-        nll = F.cross_entropy(logits, targets, reduction="none")
-        summed = (nll * weights[0][(rows + 1).to(weights.device)].to(device)).sum()
-    total = torch.as_tensor(total_weight, dtype=summed.dtype, device=device)
+    targets = scored.targets.to(device, non_blocking=True)
+    nll = F.cross_entropy(logits, targets, reduction="none")
+    if scored.weights is not None:
+        nll = nll * scored.weights.to(device)
+    total = torch.as_tensor(total_weight, dtype=nll.dtype, device=device)
     # A step without a scored token adds nothing; 0 / 0 would end the run.
-    return summed * num_ranks() / total.where(total > 0, 1.0), outputs
+    return nll.sum() * num_ranks() / total.where(total > 0, 1.0), outputs
 
 
 def scored_rows(labels: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class PackedTrainerMixin:
     micro-batch, so ``per_device_train_batch_size`` changes nothing. The loss of an optimizer step
     is ``sum(weight * nll) / sum(weight)`` over all its scored tokens, whatever bins, accumulation
     steps and processes they are spread over, so packing changes nothing in the objective. The
-    output projection is applied to scored positions only.
+    output projection is applied to scored positions only, and its logits are never formed.
 
     Several processes train with a plan made for as many (``plan_bins(..., world_size=n)``): each
     reads its own bins, every example once an epoch. A run resumes at the bin after the checkpoint,
@@ -39,7 +39,7 @@ class PackedTrainerMixin:
 
     ``evaluate`` flattens each batch of ``eval_dataset``, a :class:`PackedDataset` without plan; its
     loss is the mean over batches (those of all processes at a time are one) of the formula above,
-    and its outputs hold the logits of scored positions only.
+    and its outputs hold no logits.
 
     Attributes:
         num_tokens_seen: tokens that this process has trained on since it started.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 
 from codeact.models import load_model
 from codeact.packing import FlatTokens, PackedCollator, PackedDataset, plan_bins
@@ -112,11 +114,29 @@ def test_only_scored_rows_meet_the_output_projection(model: PreTrainedModel) -> 
     dataset = PackedDataset(EXAMPLES)
     batch = PackedCollator()([dataset[index] for index in range(NUM_EXAMPLES)])
     rows = (batch["labels"][0, 1:] != -100).nonzero()[:, 0]
-    loss, outputs = packed_loss_and_outputs(model, batch, total_weight([batch]))
-    assert outputs.logits.shape == (1, len(rows), model.config.vocab_size)
-    full = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
-    assert (outputs.logits - full.logits[:, rows]).abs().max() <= 1e-5 * full.logits.abs().max()
-    assert loss.requires_grad
+    seen: list[torch.Tensor] = []
+    model.lm_head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with LargestTensor() as largest:
+        loss, outputs = packed_loss_and_outputs(model, batch, total_weight([batch]))
+        loss.backward()
+    assert outputs.logits is None
+    (hidden_states,) = seen
+    full = model.get_decoder()(
+        input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False
+    ).last_hidden_state[0]
+    assert torch.equal(hidden_states, full[rows])
+    # The rows fit one chunk of logits here; those of all positions would be larger.
+    assert largest.num_elements < batch["input_ids"].numel() * model.config.vocab_size
+
+
+class LargestTensor(TorchDispatchMode):
+    num_elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, torch.Tensor):
+            self.num_elements = max(self.num_elements, output.numel())
+        return output
 
 
 def test_nothing_scored_gives_zero_and_zero_gradients(model: PreTrainedModel) -> None:
@@ -135,6 +155,39 @@ def test_model_without_logits_to_keep(model: PreTrainedModel) -> None:
     batch = PackedCollator()([dataset[1], dataset[2]])
     expected = packed_loss(model, batch, 7.0).item()
     assert packed_loss(Plain(), batch, 7.0).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_adapted_projection_is_trained_with_logits(
+    model: PreTrainedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What has no fused loss has the same loss, and the log says so once."""
+    peft = pytest.importorskip("peft")
+    dataset = PackedDataset(EXAMPLES)
+    batch = PackedCollator(loss_norm="sample")([dataset[index] for index in range(NUM_EXAMPLES)])
+    expected = packed_loss(model, batch, 7.0).item()
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["lm_head"]))
+    with caplog.at_level(logging.WARNING, logger="codeact"):
+        losses = [packed_loss(adapted, batch, 7.0) for _ in range(2)]
+    assert [loss.item() for loss in losses] == pytest.approx([expected] * 2, rel=1e-6)
+    assert caplog.text.count("forms the logits of scored positions") == 1
+    assert "merge its adapter" in caplog.text
+    losses[0].backward()
+    assert adapted.get_output_embeddings().lora_B["default"].weight.grad.abs().max() > 0
+
+
+def test_router_loss_is_left_out() -> None:
+    """As the Trainer's warning says: it is a mean over a micro-batch, not over a step."""
+    config = MixtralConfig(
+        vocab_size=256, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, num_local_experts=2,
+        output_router_logits=True,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    batch = PackedCollator()([PackedDataset(EXAMPLES)[1]])
+    weight = total_weight([batch])
+    logits = model(batch["input_ids"], use_cache=False).logits[0, :-1]
+    expected = F.cross_entropy(logits, batch["labels"][0, 1:])
+    assert packed_loss(model, batch, weight).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("attn_implementation", ["codeact", "eager", "sdpa"])

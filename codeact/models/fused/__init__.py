@@ -1,0 +1,1 @@
+"""A model's training loss without logits."""
