@@ -1,6 +1,10 @@
 """Models: loading, attention over packed sequences, hidden states, per-token losses."""
 
-from codeact.models.attention import ATTN_IMPLEMENTATION, register_attention
+from codeact.models.attention.choice import BackendState, attention_backends
+from codeact.models.attention.packed import ATTN_IMPLEMENTATION, register_attention
+from codeact.models.fused.forward import ScoredRows
+from codeact.models.fused.head_call import NotFusableError
+from codeact.models.fused.loss import fuse_loss, fused_loss, unfuse_loss
 from codeact.models.hidden_states import OutputHead, hidden_states, output_head, packed_nll
 from codeact.models.isolation import assert_isolated
 from codeact.models.loading import (
@@ -11,28 +15,50 @@ from codeact.models.loading import (
     resolve_dtype,
 )
 from codeact.models.memory import PeakMemory
-from codeact.models.nll_stream import ScoredSequence, scored_from, stream_nlls
 from codeact.models.packaged import cache_folder, convert_gguf, demo_embedder, demo_model
+from codeact.models.stream.embedding_noise import EmbeddingNoise, noise_key, uniform_noise
+from codeact.models.stream.losses import (
+    PackBudget,
+    plan_packs,
+    scored_from,
+    stream_losses,
+    stream_nlls,
+)
+from codeact.models.stream.pack_pass import ScoredSequence, SequenceLoss
 
 __all__ = [
     "ATTN_IMPLEMENTATION",
+    "BackendState",
+    "EmbeddingNoise",
     "LoadedModel",
+    "NotFusableError",
     "OutputHead",
+    "PackBudget",
     "PeakMemory",
+    "ScoredRows",
     "ScoredSequence",
+    "SequenceLoss",
     "assert_isolated",
+    "attention_backends",
     "cache_folder",
     "convert_gguf",
     "demo_embedder",
     "demo_model",
+    "fuse_loss",
+    "fused_loss",
     "hidden_states",
     "load_model",
     "load_tokenizer",
+    "noise_key",
     "output_head",
     "packed_nll",
+    "plan_packs",
     "register_attention",
     "resolve_device",
     "resolve_dtype",
     "scored_from",
+    "stream_losses",
     "stream_nlls",
+    "unfuse_loss",
+    "uniform_noise",
 ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class OutputHead:
     """How a causal language model turns hidden states into logits.
 
-    ``logits = cap((scale * hidden_states) @ weight.T + bias)``, ``cap`` as in :func:`linear_nll`.
+    ``logits = cap(scale * (hidden_states @ weight.T) + bias)``, ``cap`` as in :func:`linear_nll`.
     """
 
     weight: Tensor
@@ -30,9 +30,14 @@ class OutputHead:
     def nll(self, hidden_states: Tensor, targets: Tensor) -> Tensor:
         """(num_rows,) float32 losses of (num_rows, hidden_size) states, logits never whole."""
         hidden_states = hidden_states.to(self.weight.dtype)  # they differ under autocast
-        if self.scale != 1.0:
-            hidden_states = hidden_states * self.scale
-        return linear_nll(hidden_states, self.weight, targets, bias=self.bias, softcap=self.softcap)
+        return linear_nll(
+            hidden_states,
+            self.weight,
+            targets,
+            bias=self.bias,
+            softcap=self.softcap,
+            logit_scale=self.scale,
+        )
 
 
 def output_head(model: PreTrainedModel) -> OutputHead:

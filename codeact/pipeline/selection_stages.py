@@ -13,6 +13,7 @@ from codeact.data import Examples
 from codeact.errors import InputError
 from codeact.files import read_parquet, write_npy, write_parquet
 from codeact.models import demo_embedder
+from codeact.pipeline.score_method import ScoreMethod
 from codeact.pipeline.stage import StageContext, StageResult, count_statuses
 from codeact.progress import OnProgress
 from codeact.scoring import Embedder, Scorer, ifd_preset
@@ -20,29 +21,47 @@ from codeact.selection import CDAS, LengthMatchedRandom, cluster_kmeans
 
 # Rows scored between two saves: what a killed run repeats at most, and a tenth of a second of I/O.
 SHARD_SIZE = 64
+# As many times more on a GPU, which is as much faster: a shard of few packs would leave it waiting
+# for the first and the last of them.
+_CUDA_SHARDS = 128
 
 
 def score_in_shards(
-    scorer: Scorer, examples: Examples, folder: Path, on_progress: OnProgress | None = None
+    scorer: Scorer,
+    examples: Examples,
+    folder: Path,
+    on_progress: OnProgress | None = None,
+    method: ScoreMethod | None = None,
 ) -> pa.Table:
     """The scores table, kept shard by shard in ``folder`` so that a killed run goes on.
 
     Shards are cut by row number and packed on their own, so the table is the same however often
     the run was interrupted. The folder must belong to these rows and options alone.
+
+    Args:
+        scorer: scores the rows.
+        examples: all rows.
+        folder: where shards are kept.
+        on_progress: called with rows done and rows in all.
+        method: makes the table of some rows; None is IFD. The tables are put together as they are,
+            see :meth:`ScoreMethod.finish`.
     """
+    method = method or ScoreMethod()
     folder.mkdir(parents=True, exist_ok=True)
+    on_gpu = scorer.model.device.type != "cpu"
+    size = max(1, SHARD_SIZE * (_CUDA_SHARDS if on_gpu else 1) // method.num_passes)
     tables = []
-    for start in range(0, len(examples), SHARD_SIZE):
-        shard = folder / f"{start // SHARD_SIZE:06d}.parquet"
-        stop = min(start + SHARD_SIZE, len(examples))
+    for start in range(0, len(examples), size):
+        shard = folder / f"{start // size:06d}.parquet"
+        stop = min(start + size, len(examples))
         if not shard.exists():
 
-            def progress(done: int, total: int, start: int = start, stop: int = stop) -> None:
-                if on_progress is not None and done < total:  # tokens of a shard, as rows
-                    on_progress(start + (stop - start) * done // total, len(examples))
+            def progress(done: int, total: int, start: int = start) -> None:
+                if on_progress is not None and done < total:
+                    on_progress(start + done, len(examples))
 
             rows = examples.select(range(start, stop))
-            write_parquet(shard, scorer.ifd(rows, on_progress=progress))
+            write_parquet(shard, method.score(scorer, rows, progress))
         tables.append(pq.read_table(shard))
         if on_progress is not None:
             on_progress(stop, len(examples))

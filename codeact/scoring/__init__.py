@@ -1,8 +1,27 @@
-"""Scores of instruction data: IFD in its published variants, and embeddings."""
+"""Scores of instruction data: IFD in its published variants and relatives, and embeddings."""
 
 from codeact.scoring.embed import Embedder
-from codeact.scoring.presets import IfdPreset, ifd_preset
+from codeact.scoring.pooling import IfdWithEmbeddings, Pool
+from codeact.scoring.presets import PRESET_NAMES, IfdPreset, Method, ifd_preset
+from codeact.scoring.s_ifd import NOISY_SCHEMA, S_IFD_SCHEMA, s_ifd_table
 from codeact.scoring.scorer import Scorer
-from codeact.scoring.table import SCORES_SCHEMA
+from codeact.scoring.table import PERPLEXITY_SCHEMA, RMI_SCHEMA, SCORES_SCHEMA
+from codeact.scoring.turns import Turns
 
-__all__ = ["SCORES_SCHEMA", "Embedder", "IfdPreset", "Scorer", "ifd_preset"]
+__all__ = [
+    "NOISY_SCHEMA",
+    "PERPLEXITY_SCHEMA",
+    "PRESET_NAMES",
+    "RMI_SCHEMA",
+    "SCORES_SCHEMA",
+    "S_IFD_SCHEMA",
+    "Embedder",
+    "IfdPreset",
+    "IfdWithEmbeddings",
+    "Method",
+    "Pool",
+    "Scorer",
+    "Turns",
+    "ifd_preset",
+    "s_ifd_table",
+]

@@ -1,4 +1,4 @@
-"""From an example to the two token sequences whose losses make its IFD."""
+"""From an example to the token sequences whose losses make its score."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from codeact.data import Example
 from codeact.models import ScoredSequence, scored_from
-from codeact.scoring.presets import IfdPreset
+from codeact.ops.varlen import IGNORE_INDEX
+from codeact.scoring.presets import DirectPass, IfdPreset
+from codeact.scoring.turns import Turn, Turns, is_silent, rendered_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,20 +21,40 @@ if TYPE_CHECKING:
 Status = Literal[
     "ok", "truncated", "empty_response", "empty_instruction", "prompt_overflow", "nonfinite"
 ]
+SCORABLE = ("ok", "truncated")
+Ids = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class IfdSpans:
-    """The conditional pass (prompt and answer) and the direct pass (answer alone) of one example.
+    """The conditional pass of one example and the direct pass of each of its turns.
 
-    ``conditional`` and ``direct`` are None when ``status`` says that the row cannot be scored.
+    Attributes:
+        status: ``ok`` and ``truncated`` can be scored; then ``direct`` is not empty.
+        num_prompt_tokens: conditional tokens that are not scored.
+        num_response_tokens: conditional tokens that are.
+        input_ids: the conditional sequence, cut; also of a row that cannot be scored.
+        scored: (begin, end) of the scored tokens in it, a pair a turn.
+        direct: the scored text of each turn alone; a turn of which nothing would be scored is
+            left out, and marked False in ``has_direct``.
+        has_direct: a flag for each pair of ``scored``.
     """
 
     status: Status
     num_prompt_tokens: int
     num_response_tokens: int
-    conditional: ScoredSequence | None = None
-    direct: ScoredSequence | None = None
+    input_ids: Ids
+    scored: tuple[tuple[int, int], ...] = ()
+    direct: tuple[ScoredSequence, ...] = ()
+    has_direct: tuple[bool, ...] = ()
+
+    @property
+    def conditional(self) -> ScoredSequence:
+        """The conditional pass, scored in all of its turns."""
+        labels = np.full_like(self.input_ids, IGNORE_INDEX)
+        for begin, end in self.scored:
+            labels[begin:end] = self.input_ids[begin:end]
+        return ScoredSequence(self.input_ids, labels)
 
 
 def ifd_spans(
@@ -40,65 +62,109 @@ def ifd_spans(
     tokenizer: PreTrainedTokenizerBase,
     preset: IfdPreset,
     max_length: int,
+    turns: Turns = "all",
 ) -> list[IfdSpans]:
     """Tokenise as the published code does: prompt and answer as one string, cut on the right.
 
-    The answer begins at the token count of the prompt alone, and the direct pass gets the tokens
-    that the conditional one leaves for the answer plus ``preset.direct_allowance``. Unlike the
-    published code, a row that cannot be scored keeps its place with a status, instead of a score
-    of 0 or a place in the ranking.
+    The answer begins at the token count of the text before it, and the direct pass gets the tokens
+    that the conditional one leaves for the answer plus an allowance. Unlike the published code, a
+    row that cannot be scored keeps its place with a status, instead of a score of 0 or a place
+    in the ranking.
 
     Args:
         examples: rows to score.
-        tokenizer: of the scoring model; its default special tokens are added, as published.
+        tokenizer: of the scoring model; its default special tokens are added, as published. It is
+            called once, with all texts.
         preset: whose rules.
         max_length: longest conditional sequence in tokens.
+        turns: see :func:`rendered_turns`.
     """
-    prompts = [preset.render(example) for example in examples]
-    joint = [prompt + example.response for prompt, example in zip(prompts, examples, strict=True)]
-    direct = [preset.direct_prefix + example.response for example in examples]
-    prefix_length = len(tokenizer(preset.direct_prefix)["input_ids"])
-    encoded = (_encode(tokenizer, texts) for texts in (prompts, joint, direct))
-    return [
-        _spans(example, prompt, both, alone, prefix_length, preset.direct_allowance, max_length)
-        for example, prompt, both, alone in zip(examples, *encoded, strict=True)
+    conversations = [rendered_turns(example, preset, turns) for example in examples]
+    texts = [_texts(conversation, preset.direct) for conversation in conversations]
+    encoded = _encode(tokenizer, [text for row in texts for text in row] + [preset.direct.prefix])
+    prefix = encoded[-1]
+    before = _start_tokens(tokenizer, prefix) if preset.direct.starts_with_bos else prefix
+    spans = []
+    next_text = 0
+    for example, row in zip(examples, texts, strict=True):
+        ids = encoded[next_text : next_text + len(row)]
+        next_text += len(row)
+        spans.append(_row(example, ids, before, preset, max_length, turns))
+    return spans
+
+
+def _texts(conversation: Sequence[Turn], direct: DirectPass) -> list[str]:
+    """The text up to the begin and the end of each answer, then each answer alone."""
+    edges, text = [], ""
+    for turn in conversation:
+        edges += [text + turn.prompt, text + turn.prompt + turn.scored]
+        text = edges[-1]
+    alone = [] if direct.shares_tokens else [direct.prefix + turn.scored for turn in conversation]
+    return edges + alone
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Ids]:
+    # Cut by ourselves later: the tokenizer would warn about long texts, and cuts per call.
+    encoded = tokenizer(texts, truncation=False, return_attention_mask=False, verbose=False)[
+        "input_ids"
     ]
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[NDArray[np.int32]]:
-    if not texts:  # fast tokenizers fail on an empty batch
-        return []
-    # Cut by ourselves below: the tokenizer would warn about long texts, and cuts per call.
-    encoded = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
     return [np.array(ids, dtype=np.int32) for ids in encoded]
 
 
-def _spans(
+def _start_tokens(tokenizer: PreTrainedTokenizerBase, special: Ids) -> Ids:
+    """What the tokenizer puts before every text, or the token that a text could begin with."""
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if len(special) or start is None:
+        return special
+    return np.array([start], dtype=np.int32)
+
+
+def _row(
     example: Example,
-    prompt: NDArray[np.int32],
-    joint: NDArray[np.int32],
-    direct: NDArray[np.int32],
-    prefix_length: int,
-    direct_allowance: int,
+    encoded: Sequence[Ids],
+    before: Ids,
+    preset: IfdPreset,
     max_length: int,
+    turns: Turns,
 ) -> IfdSpans:
-    start = min(len(prompt), max_length)
-    num_response = max(0, min(len(joint), max_length) - start)
-    if not example.response:
-        return IfdSpans("empty_response", start, 0)
-    if not example.instruction:
-        return IfdSpans("empty_instruction", start, num_response)
-    if num_response == 0:
-        return IfdSpans("prompt_overflow", start, 0)
-    kept = direct[: max_length - start + direct_allowance]
-    first = max(prefix_length, 1)
-    if start == 0 or len(kept) <= first:
+    shares = preset.direct.shares_tokens
+    num_turns = len(encoded) // (2 if shares else 3)
+    edges, alone = encoded[: 2 * num_turns], encoded[2 * num_turns :]
+    whole = edges[-1]
+    input_ids = whole[:max_length]
+    scored: list[tuple[int, int]] = []
+    direct, has_direct = [], []
+    for turn in range(num_turns):
+        begin = min(max(len(edges[2 * turn]), scored[-1][1] if scored else 0), max_length)
+        end = min(len(edges[2 * turn + 1]), max_length)
+        if end <= begin:  # says nothing, or lies behind the cut
+            continue
+        scored.append((begin, end))
+        if shares:
+            tokens = np.concatenate([before, input_ids[begin:end]])
+        else:
+            tokens = alone[turn][: max_length - begin + preset.direct.allowance]
+        first = max(len(before), 1)
+        has_direct.append(len(tokens) > first)
+        if has_direct[-1]:
+            direct.append(scored_from(tokens, first))
+    num_scored = sum(end - begin for begin, end in scored)
+    status = _status(example, turns, num_scored, len(whole) > max_length)
+    if status in SCORABLE and (not direct or scored[0][0] == 0):
         # One answer token and no BOS: the direct pass has nothing to average over.
-        return IfdSpans("nonfinite", start, num_response)
+        status = "nonfinite"
     return IfdSpans(
-        "truncated" if len(joint) > max_length else "ok",
-        start,
-        num_response,
-        scored_from(joint[:max_length], start),
-        scored_from(kept, first),
-    )
+        status, len(input_ids) - num_scored, num_scored,
+        input_ids, tuple(scored), tuple(direct), tuple(has_direct),
+    )  # fmt: skip
+
+
+def _status(example: Example, turns: Turns, num_scored: int, is_cut: bool) -> Status:
+    no_instruction, no_response = is_silent(example, turns)
+    if no_response:
+        return "empty_response"
+    if no_instruction:
+        return "empty_instruction"
+    if num_scored == 0:
+        return "prompt_overflow"
+    return "truncated" if is_cut else "ok"

@@ -1,8 +1,7 @@
-"""Scores equal the published loops; rows that cannot be scored keep their place."""
+"""Rows that cannot be scored keep their place; order and packing change nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,6 @@ def loaded(tiny_model_folder: Path) -> LoadedModel:
     return load_model(tiny_model_folder, device="cpu")
 
 
-@pytest.fixture(scope="module")
-def stock(tiny_model_folder: Path) -> Any:
-    return load_model(tiny_model_folder, device="cpu", attn_implementation="eager").model
-
-
 ROWS = [
     {"instruction": "Add two numbers.", "output": "def add(a, b):\n    return a + b"},
     {"instruction": "Reverse it.", "input": "[1, 2]", "output": "x[::-1]"},
@@ -32,32 +26,6 @@ ROWS = [
     {"instruction": "é ü 漢字", "output": "print('漢字')"},
     {"instruction": "One token", "output": "ab"},
 ]
-
-
-@pytest.mark.parametrize("preset", ["codeact", "superfiltering", "cherry"])
-@pytest.mark.parametrize("max_length", [300, 70], ids=["whole", "truncated"])
-def test_equals_the_published_loop(
-    loaded: LoadedModel, stock: Any, port: Callable[..., Any], preset: str, max_length: int
-) -> None:
-    if preset == "cherry":
-        max_length += 160  # its template alone is longer
-    table = Scorer(loaded, preset=preset, max_length=max_length, token_budget=64).ifd(
-        load_examples(ROWS)
-    )
-    statuses = table["status"].to_pylist()
-    assert ("truncated" in statuses) == (max_length < 300)
-    compared = 0
-    for row, found in zip(ROWS, table.to_pylist(), strict=True):
-        if found["status"] not in ("ok", "truncated"):
-            continue
-        expected = port(stock, loaded.tokenizer, row, preset, max_length)
-        assert found["nll_cond"] == pytest.approx(expected.nll_cond, abs=1e-5)
-        assert found["nll_direct"] == pytest.approx(expected.nll_direct, abs=1e-5)
-        assert found["ifd_ppl"] == pytest.approx(expected.ifd_ppl, abs=1e-4)
-        assert found["ifd_loss"] == pytest.approx(expected.ifd_loss, abs=1e-4)
-        assert found["ppl_cond"] == pytest.approx(np.exp(expected.nll_cond), rel=1e-4)
-        compared += 1
-    assert compared >= 3
 
 
 def test_statuses(loaded: LoadedModel) -> None:

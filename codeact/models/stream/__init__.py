@@ -1,0 +1,1 @@
+"""Losses of many sequences, streamed through a model in full packs."""
