@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -44,6 +44,13 @@ class Case:
     contenders: dict[str, Callable[[], object]]
     amounts: dict[str, int]
     facts: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+class WorkerTime(NamedTuple):
+    """What a call returns whose work another process did, and timed."""
+
+    cpu_seconds: float
+    wall_seconds: float
 
 
 @dataclass
@@ -75,13 +82,13 @@ def measure(
     measured = {name: Measurement() for name in case.contenders}
     repeats = {}
     for name, call in case.contenders.items():
-        _, wall = _measure_once(call, 1)
+        _, wall = time_call(call)
         if wall < at_least:  # the first call pays for what is loaded and compiled
-            _, wall = _measure_once(call, 1)
+            _, wall = time_call(call)
         repeats[name] = max(1, round(at_least / max(wall, 1e-9)))
     for _ in range(rounds):
         for name, call in case.contenders.items():
-            cpu, wall = _measure_once(call, repeats[name])
+            cpu, wall = time_call(call, repeats[name])
             measured[name].cpu_seconds.append(cpu)
             measured[name].wall_seconds.append(wall)
     if peak_mib is not None:
@@ -90,8 +97,8 @@ def measure(
     return measured
 
 
-def _measure_once(call: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """CPU and wall seconds a call, without Python's garbage collector.
+def time_call(call: Callable[[], object], repeats: int = 1) -> tuple[float, float]:
+    """CPU and wall seconds a call (of a worker, the last one), without Python's garbage collector.
 
     It would look through the objects of all contenders, such as a million small lists of one, in
     whichever call it happens to run.
@@ -102,9 +109,11 @@ def _measure_once(call: Callable[[], object], repeats: int) -> tuple[float, floa
     try:
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(repeats):
-            call()
+            result = call()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
+        if isinstance(result, WorkerTime):
+            return result
         return (time.process_time() - cpu) / repeats, (time.perf_counter() - wall) / repeats
     finally:
         if collects:

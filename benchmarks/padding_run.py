@@ -17,7 +17,7 @@ from rivals import missing
 from torch import Tensor
 
 from codeact.models import PeakMemory
-from codeact.models.attention import ATTN_IMPLEMENTATION, register_attention
+from codeact.models.attention.packed import ATTN_IMPLEMENTATION, register_attention
 from codeact.packing import PackedCollator
 from codeact.training.loss import packed_loss
 

@@ -33,7 +33,7 @@ from padding_run import (
     trl_loss,
 )
 
-from codeact.models.attention import register_attention
+from codeact.models.attention.packed import register_attention
 
 CPU = torch.device("cpu")
 
