@@ -123,7 +123,7 @@ def softmax_gradient_rows(
     num_threads: int,
 ) -> None: ...
 
-# Only where built_with_cuda. Those that take one enqueue on `stream` of the current device and do not wait.
+# Only where built_with_cuda. A `stream` is of the current device; work is enqueued, not awaited.
 def gather_pack(
     input_ids: int,
     labels: int,

@@ -193,14 +193,13 @@ def row_lse(
         num_splits, tma: for tests; see :func:`codeact.kernels.schedule.plan`.
     """
     num_rows = rows.shape[0]
-    label_logits = torch.full((num_rows,), float("nan"), device=rows.device)
+    f32 = {"dtype": torch.float32, "device": rows.device}
+    label_logits = torch.full((num_rows,), float("nan"), **f32)
     if num_rows == 0:
         return label_logits, label_logits.clone(), label_logits.clone() if expectation else None
     cut = plan(rows, columns, lse_tile, num_splits=num_splits, tma=tma)
     rows, columns = cut.aligned(rows), cut.aligned(columns)
-    maximum, total, *rest = torch.empty(
-        (3 if expectation else 2, cut.num_splits, num_rows), device=rows.device
-    )
+    maximum, total, *rest = torch.empty((3 if expectation else 2, cut.num_splits, num_rows), **f32)
     expected = rest[0] if rest else None
     with torch.cuda.device_of(rows):
         _row_lse_kernel[cut.grid](

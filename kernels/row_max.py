@@ -137,13 +137,13 @@ def row_max(
         num_splits, tma: for tests; see :func:`codeact.kernels.schedule.plan`.
     """
     num_rows = rows.shape[0]
-    values = torch.empty(num_rows, device=rows.device)
+    values = torch.empty(num_rows, dtype=torch.float32, device=rows.device)
     indices = torch.empty(num_rows, dtype=torch.int64, device=rows.device)
     if num_rows == 0:
         return values, indices
     cut = plan(rows, columns, lse_tile, num_splits=num_splits, tma=tma)
     rows, columns = cut.aligned(rows), cut.aligned(columns)
-    best = torch.empty((cut.num_splits, num_rows), device=rows.device)
+    best = values.new_empty((cut.num_splits, num_rows))
     index = torch.empty_like(best, dtype=torch.int32)
     with torch.cuda.device_of(rows):
         _row_max_kernel[cut.grid](

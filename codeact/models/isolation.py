@@ -51,9 +51,10 @@ def assert_isolated(model: PreTrainedModel, *, model_inputs: ModelInputs | None 
         RuntimeError: a neighbour, the packing itself or the output projection changes the numbers;
             the text names which, with the size of the change.
     """
-    # Autocast may choose another attention kernel, so it is checked apart.
-    autocast = torch.is_autocast_enabled(model.device.type)
-    setting = (model.config._attn_implementation, model.dtype, autocast)
+    # Each of these may choose another attention kernel, so it is checked apart.
+    device = model.device.type
+    autocast = torch.is_autocast_enabled(device)
+    setting = (model.config._attn_implementation, model.dtype, device, autocast)
     if model_inputs is None and getattr(model, _CHECKED, None) == setting:
         return
     _refuse_by_config(model)

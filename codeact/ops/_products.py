@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,23 +18,49 @@ _WIDENED_BYTES = 16 << 20
 @contextlib.contextmanager
 def exact_products(like: Tensor) -> Iterator[None]:
     """Products in the dtype of their factors: no autocast, and no TF32 for float32 on CUDA."""
-    with torch.autocast(like.device.type, enabled=False):
-        if not like.is_cuda or like.dtype != torch.float32:
-            yield
-            return
+    at_risk = like.is_cuda and like.dtype == torch.float32
+    with (
+        torch.autocast(like.device.type, enabled=False),
+        _NO_TF32 if at_risk else contextlib.nullcontext(),
+    ):
+        yield
+
+
+class _NoTf32:
+    """No TF32 while any thread is inside: PyTorch's switch is one for the whole process.
+
+    Were each thread to put back what it found, one that leaves would round what another still
+    computes, and one that entered second would leave TF32 off for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_inside = 0
+        self._before: Any = None
+
+    def __enter__(self) -> None:
         settings = torch.backends.cuda.matmul
-        # From torch 2.9 on; allow_tf32 cannot even be read after a caller has set the new one.
-        name, exact = (
-            ("fp32_precision", "ieee")
-            if hasattr(settings, "fp32_precision")
-            else ("allow_tf32", False)
-        )
-        before = getattr(settings, name)
-        setattr(settings, name, exact)
-        try:
-            yield
-        finally:
-            setattr(settings, name, before)
+        with self._lock:
+            self._num_inside += 1
+            # From torch 2.9 on; allow_tf32 cannot even be read after a caller has set the new one.
+            if hasattr(settings, "fp32_precision"):
+                if settings.fp32_precision == "tf32":
+                    self._before, settings.fp32_precision = "tf32", "ieee"
+            elif settings.allow_tf32:
+                self._before, settings.allow_tf32 = True, False
+
+    def __exit__(self, *_: object) -> None:
+        settings = torch.backends.cuda.matmul
+        with self._lock:
+            self._num_inside -= 1
+            if self._num_inside or self._before is None:
+                return
+            name = "fp32_precision" if hasattr(settings, "fp32_precision") else "allow_tf32"
+            setattr(settings, name, self._before)
+            self._before = None
+
+
+_NO_TF32 = _NoTf32()
 
 
 def add_product(

@@ -49,7 +49,7 @@ def softmax_gradient(
             gradient = products.view(dtype)[:, : products.shape[1]]
         nll = launch(products, labels, row_weights, gradient, bias, *logits, ignore_index)
         return nll, gradient
-    nll = torch.empty(labels.shape, dtype=torch.float32)
+    nll = torch.empty_like(labels, dtype=torch.float32)
     num_rows, num_cols = products.shape
     _C.softmax_gradient_rows(
         products.data_ptr(),

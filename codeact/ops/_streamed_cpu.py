@@ -8,6 +8,7 @@ LinearCrossEntropyOptions).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class _Tile(NamedTuple):
 
     first_row: int
     first_col: int
-    values: Tensor  # (num_rows, num_cols) float32, contiguous
+    values: Tensor  # (num_rows, num_cols) float32, columns adjacent
     tangent: Tensor | None  # the same of its derivative
 
 
@@ -43,10 +44,9 @@ def row_lse(
     skip: int | None,
     expectation: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    num_rows = len(rows)
-    maximum, total, label = _running(num_rows)
-    expected = torch.zeros(num_rows) if expectation else None
-    bias, labels = _plain(bias), None if labels is None else labels.contiguous()
+    maximum, total, label = (_filled(len(rows), start) for start in (-math.inf, 0.0, math.nan))
+    expected = _filled(len(rows), 0.0) if expectation else None
+    bias = _float32(bias)
     for tile in _tiles(rows, columns):
         _C.lse_rows(
             tile.values.data_ptr(),
@@ -82,9 +82,10 @@ def row_lse_tangent(
     temperature: float,
     skip: int | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    maximum, total, label = _running(len(rows))
-    weighted, label_tangent = torch.zeros(len(rows)), torch.full((len(rows),), float("nan"))
-    bias, bias_tangent, labels = _plain(bias), _plain(bias_tangent), labels.contiguous()
+    maximum, total, label, weighted, label_tangent = (
+        _filled(len(rows), start) for start in (-math.inf, 0.0, math.nan, 0.0, math.nan)
+    )
+    bias, bias_tangent = _float32(bias), _float32(bias_tangent)
     for tile in _tiles(rows, columns, rows_tangent, columns_tangent, tangent=True):
         _C.lse_tangent_rows(
             tile.values.data_ptr(),
@@ -112,9 +113,9 @@ def row_lse_tangent(
 def row_max(
     rows: Tensor, columns: Tensor, bias: Tensor | None, excluded: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    best = torch.full((len(rows),), float("-inf"))
-    index = torch.full((len(rows),), -1, dtype=torch.int64)
-    bias, excluded = _plain(bias), None if excluded is None else excluded.contiguous()
+    best = _filled(len(rows), -math.inf)
+    index = torch.full_like(best, -1, dtype=torch.int64)
+    bias = _float32(bias)
     for tile in _tiles(rows, columns):
         _C.max_rows(
             tile.values.data_ptr(),
@@ -143,8 +144,9 @@ def _tiles(
     # Rows grow with the threads, not columns: the order of a row's sums must not depend on them.
     num_rows = min(_TILE_ROWS * min(torch.get_num_threads(), 8), max(len(rows), 1))
     num_cols = min(_TILE_COLS, len(columns))
-    memory = torch.empty(2 if tangent else 1, num_rows, num_cols)
-    upcast = torch.empty(0 if rows.dtype == torch.float32 else 2, num_cols, rows.shape[1])
+    memory = rows.new_empty((2 if tangent else 1, num_rows, num_cols), dtype=torch.float32)
+    num_upcast = 0 if rows.dtype == torch.float32 else 2 if columns_tangent is not None else 1
+    upcast = rows.new_empty((num_upcast, num_cols, rows.shape[1]), dtype=torch.float32)
     for first_row in range(0, len(rows), num_rows):
         here = slice(first_row, first_row + num_rows)
         block = rows[here].float()
@@ -182,14 +184,14 @@ def _float(values: Tensor, memory: Tensor) -> Tensor:
     return memory[0, : len(values)].copy_(values)
 
 
-def _running(num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Maximum, sum and label's logit before the first column; a label never met stays NaN."""
-    negative = torch.full((num_rows,), float("-inf"))
-    return negative, torch.zeros(num_rows), torch.full((num_rows,), float("nan"))
+def _filled(num_rows: int, start: float) -> Tensor:
+    """What is known of each row before the first column; a label that is not met stays NaN."""
+    # PyTorch's defaults for both are the caller's to set, and C++ gets no more than an address.
+    return torch.full((num_rows,), start, dtype=torch.float32, device="cpu")
 
 
-def _plain(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.float().contiguous()
+def _float32(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.float()
 
 
 def _address(values: Tensor | None, index: int) -> int:

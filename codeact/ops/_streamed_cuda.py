@@ -28,25 +28,28 @@ def row_lse(
     """As ``_streamed_reference.row_lse``; the mean logit is not computed here.
 
     Raises:
-        ValueError: another dtype than bfloat16, or the mean logit is asked for.
+        ValueError: another dtype than bfloat16, rows of no element, or a mean logit is asked for.
         RuntimeError: the device is no Hopper.
     """
-    if rows.dtype != torch.bfloat16 or expectation:
-        wish = "the mean logit" if expectation else str(rows.dtype)
-        raise ValueError(f"backend 'cuda' of row_lse takes bfloat16 and no {wish}; use 'triton'")
+    if rows.dtype != torch.bfloat16:
+        raise ValueError(f"backend 'cuda' takes bfloat16, got {rows.dtype}; use 'triton'")
+    if expectation:
+        raise ValueError("backend 'cuda' makes no mean logit and no entropy; use 'triton'")
     num_rows = len(rows)
+    if rows.shape[1] == 0:
+        raise ValueError("backend 'cuda' takes rows of at least one element; use 'reference'")
     rows, columns = _copyable(rows), _copyable(columns)
     if labels is None:
-        labels = torch.full((num_rows,), -1, device=rows.device)
-    bias = None if bias is None else bias.float().contiguous()
-    lse, label_logits = (torch.empty(num_rows, device=rows.device) for _ in range(2))
+        labels = torch.full((num_rows,), -1, dtype=torch.int64, device=rows.device)
+    bias = None if bias is None else bias.float()
+    lse, label_logits = rows.new_empty((2, num_rows), dtype=torch.float32)
     shape = (num_rows, len(columns), rows.shape[1], rows.stride(0), columns.stride(0))
     with torch.cuda.device(rows.device):
-        workspace = torch.empty(_C.row_lse_workspace(*shape), device=rows.device)
+        workspace = lse.new_empty(_C.row_lse_workspace(*shape))
         _C.row_lse(
             rows.data_ptr(),
             columns.data_ptr(),
-            labels.contiguous().data_ptr(),
+            labels.data_ptr(),
             *shape,
             0 if bias is None else bias.data_ptr(),
             scale,

@@ -12,6 +12,7 @@ from codeact.ops._backend import Backend
 from codeact.ops._derivatives import eager_only, refuse_derivatives
 from codeact.ops._linear_nll_function import LinearNll
 from codeact.ops._streamed_reference import row_logits
+from codeact.ops.linear_nll_gradient import check_linear
 from codeact.ops.streamed import Logits, choose_backend, row_lse
 from codeact.ops.varlen import IGNORE_INDEX
 
@@ -63,18 +64,23 @@ def linear_nll(
         ignore_index: The target that scores 0.
         backend: ``"cpu"`` and ``"triton"`` keep a running log-sum-exp over tiles; ``"reference"``
             forms all logits and is differentiable any number of times. ``"auto"`` is the first
-            that works on the device.
+            of these that works on the device. ``"cuda"`` is a kernel for Hopper and bfloat16
+            without any derivative, taken on request only.
 
     Returns:
         (num_tokens,) float32, on the device of ``hidden_states``; float64 from float64.
 
     Raises:
         ValueError: Shapes, dtypes or devices differ from these.
-        RuntimeError: A second derivative, or one under vmap, of any backend but the reference.
+        RuntimeError: A second derivative, or one under vmap, of any backend but the reference; a
+            first one of ``"cuda"``.
     """
-    _check(hidden_states, weight, targets, bias)
     logits = Logits(logit_scale, softcap, temperature)
-    if choose_backend(backend, hidden_states) == "reference":
+    check_linear("linear_nll", hidden_states, weight, targets, bias, logits)
+    chosen = choose_backend(backend, hidden_states, forward_only=True)
+    if chosen == "cuda":
+        refuse_derivatives("linear_nll with backend='cuda'", hidden_states, weight, bias)
+    if chosen == "reference":
         return linear_nll_reference(
             hidden_states, weight, targets, bias, softcap, ignore_index, logit_scale, temperature
         )
@@ -100,15 +106,17 @@ def linear_nll_stats(
     """:func:`linear_nll`, the log-sum-exp and the entropy ``-sum p log p`` of each position.
 
     Ignored positions are 0 in all three. Not differentiable: raises where a derivative is wanted.
+    Arguments as of :func:`linear_nll`, but no ``backend="cuda"``, which makes no entropy.
     """
-    _check(hidden_states, weight, targets, bias)
+    logits = Logits(logit_scale, softcap, temperature)
+    check_linear("linear_nll_stats", hidden_states, weight, targets, bias, logits)
     refuse_derivatives("linear_nll_stats", hidden_states, weight, bias)
     found = row_lse(
         hidden_states,
         weight,
         targets,
         bias=bias,
-        logits=Logits(logit_scale, softcap, temperature),
+        logits=logits,
         skip=ignore_index,
         expectation=True,
         backend=backend,
@@ -134,24 +142,3 @@ def linear_nll_reference(
     nll = F.cross_entropy(logits, torch.where(is_column, targets, 0), reduction="none")
     nll = nll.masked_fill(~is_column, float("nan"))
     return nll.masked_fill(targets == ignore_index, 0.0)
-
-
-def _check(hidden_states: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:
-    if (
-        hidden_states.ndim != 2
-        or weight.ndim != 2
-        or weight.shape[1] != hidden_states.shape[1]
-        or targets.shape != hidden_states.shape[:1]
-        or (bias is not None and bias.shape != weight.shape[:1])
-    ):
-        raise ValueError(
-            "linear_nll expects hidden_states (num_tokens, hidden_size), weight (vocab_size, "
-            "hidden_size), targets (num_tokens,) and bias (vocab_size,), got "
-            f"{tuple(hidden_states.shape)}, {tuple(weight.shape)}, {tuple(targets.shape)} and "
-            f"{None if bias is None else tuple(bias.shape)}"
-        )
-    if hidden_states.dtype != weight.dtype:
-        raise ValueError(
-            f"linear_nll expects one dtype, got hidden_states {hidden_states.dtype} and weight "
-            f"{weight.dtype}"
-        )

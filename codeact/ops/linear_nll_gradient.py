@@ -98,7 +98,9 @@ def unrounded_gradients(
     backend: Backend,
 ) -> Gradients:
     """:func:`linear_nll_gradients` before the gradients are rounded: float32, or float64."""
-    _check(hidden_states, weight, targets, row_gradients, bias, logits)
+    check_linear(
+        "linear_nll_gradients", hidden_states, weight, targets, bias, logits, row_gradients
+    )
     refuse_derivatives("linear_nll_gradients", hidden_states, weight, bias, row_gradients)
     chosen = choose_backend(backend, hidden_states)
     if workspace_bytes is None:
@@ -123,36 +125,45 @@ def unrounded_gradients(
     return Gradients(nll, hidden_gradient, found.weight, found.bias)
 
 
-def _check(
+def check_linear(
+    operation: str,
     hidden_states: Tensor,
     weight: Tensor,
     targets: Tensor,
-    row_gradients: Tensor | None,
     bias: Tensor | None,
     logits: Logits,
+    row_gradients: Tensor | None = None,
 ) -> None:
-    tensors = (hidden_states, weight, targets, row_gradients, bias)
+    """What every operation on ``hidden_states @ weight.T`` and its targets asks of them."""
+    tensors = (hidden_states, weight, targets, bias, row_gradients)
+    given = [tensor for tensor in tensors if tensor is not None]
     if (
         hidden_states.ndim != 2
         or weight.ndim != 2
+        or len(weight) == 0
         or weight.shape[1] != hidden_states.shape[1]
         or targets.shape != hidden_states.shape[:1]
-        or (row_gradients is not None and row_gradients.shape != targets.shape)
         or (bias is not None and bias.shape != weight.shape[:1])
+        or (row_gradients is not None and row_gradients.shape != targets.shape)
     ):
         shapes = ", ".join(str(None if x is None else tuple(x.shape)) for x in tensors)
         raise ValueError(
-            "gradients of linear_nll expect hidden_states (num_tokens, hidden_size), weight "
-            "(vocab_size, hidden_size), targets and row_gradients (num_tokens,), bias "
-            f"(vocab_size,), got {shapes}"
+            f"{operation} expects hidden_states (num_tokens, hidden_size), weight (vocab_size > 0, "
+            "hidden_size), targets (num_tokens,), bias (vocab_size,) or None and any row_gradients "
+            f"(num_tokens,), got {shapes}"
         )
     if hidden_states.dtype != weight.dtype or targets.dtype != torch.int64:
         raise ValueError(
-            "gradients of linear_nll expect hidden_states and weight of one dtype and int64 "
-            f"targets, got {hidden_states.dtype}, {weight.dtype} and {targets.dtype}"
+            f"{operation} expects hidden_states and weight of one dtype and int64 targets, got "
+            f"{hidden_states.dtype}, {weight.dtype} and {targets.dtype}"
         )
-    if any(x is not None and x.device != hidden_states.device for x in tensors):
+    if not all(x.is_floating_point() for x in (hidden_states, bias) if x is not None):
+        raise ValueError(
+            f"{operation} expects floating point, got hidden_states {hidden_states.dtype} and bias "
+            f"{None if bias is None else bias.dtype}"
+        )
+    if len({tensor.device for tensor in given}) > 1:
         devices = ", ".join(str(None if x is None else x.device) for x in tensors)
-        raise ValueError(f"gradients of linear_nll expect one device, got {devices}")
-    if logits.temperature <= 0 or (logits.softcap is not None and logits.softcap <= 0):
-        raise ValueError(f"temperature and softcap must be > 0, got {logits}")
+        raise ValueError(f"{operation} expects one device, got {devices}")
+    if not logits.temperature > 0 or not (logits.softcap is None or logits.softcap > 0):
+        raise ValueError(f"temperature and softcap must be positive, got {logits}")

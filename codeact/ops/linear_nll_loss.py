@@ -58,7 +58,8 @@ def linear_nll_loss(
         ignore_index: the target that is not scored.
         workspace_bytes: memory for a chunk of logits while gradients are made, see
             :func:`codeact.ops.linear_nll_gradient.linear_nll_gradients`.
-        backend: ``"cpu"``, ``"triton"``, or ``"reference"``: all logits at once, plain autograd.
+        backend: ``"cpu"``, ``"triton"``, or ``"reference"``: all logits at once, plain autograd;
+            ``"cuda"``, without a derivative, as of :func:`linear_nll`.
 
     Returns:
         () float32 (float64 of float64 inputs), on the device of ``hidden_states``.

@@ -133,7 +133,7 @@ def _nearest(
     nearest = row_max(
         points, targets, bias=-0.5 * _squares(targets), excluded=excluded, backend=backend
     ).indices
-    distances = torch.empty_like(points[:, 0])
+    distances = points.new_empty(len(points))
     block = max(1, _BLOCK // max(1, points.shape[1]))
     for start in range(0, len(points), block):
         rows = slice(start, start + block)

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from codeact.ops import _streamed_cpu, _streamed_reference
+from codeact.ops import _streamed_cpu, _streamed_cuda, _streamed_reference
 from codeact.ops._backend import Backend, resolve_backend
 from codeact.ops._derivatives import refuse_derivatives
 
@@ -82,14 +82,21 @@ def row_lse(
         logits: the way from a product to a logit.
         skip: a row with this label may be left out; its values are unspecified.
         expectation: return ``expected`` too; the entropy of a row is ``lse - expected``.
-        backend: ``"cpu"`` (tiles that stay in cache), ``"triton"`` or ``"reference"``.
+        backend: ``"cpu"`` (tiles that stay in cache), ``"triton"``, ``"reference"``, or ``"cuda"``:
+            bfloat16 on Hopper without ``expectation``, which ``"auto"`` does not take.
     """
     _check("row_lse", rows, columns, labels, bias, logits)
     refuse_derivatives("row_lse", rows, columns, bias)
-    chosen = choose_backend(backend, rows)
+    chosen = choose_backend(backend, rows, forward_only=True)
     order = None if labels is None else _order(chosen, labels, skip)
     found = _launcher(chosen, "row_lse")(
-        _taken(rows, order), columns, _taken(labels, order), bias, *logits, skip, expectation
+        _taken(rows, order),
+        columns,
+        _dense(_taken(labels, order)),
+        _dense(bias),
+        *logits,
+        skip,
+        expectation,
     )
     return RowLse(*_put_back(found, order, len(rows)))
 
@@ -124,8 +131,11 @@ def row_lse_tangent(
         ("columns_tangent", columns_tangent, columns.shape),
         ("bias_tangent", bias_tangent, columns.shape[:1]),
     ):
-        if tangent is not None and tangent.shape != shape:
-            raise ValueError(f"{name} must be {tuple(shape)}, got {tuple(tangent.shape)}")
+        if tangent is not None and (tangent.shape != shape or tangent.device != rows.device):
+            raise ValueError(
+                f"{name} must be {tuple(shape)} on {rows.device}, "
+                f"got {tuple(tangent.shape)} on {tangent.device}"
+            )
     given = (rows, columns, bias, rows_tangent, columns_tangent, bias_tangent)
     refuse_derivatives("row_lse_tangent", *given)
     chosen = choose_backend(backend, rows)
@@ -133,11 +143,11 @@ def row_lse_tangent(
     found = _launcher(chosen, "row_lse_tangent")(
         _taken(rows, order),
         columns,
-        _taken(labels, order),
+        _dense(_taken(labels, order)),
         _taken(None if rows_tangent is None else rows_tangent.to(rows.dtype), order),
         None if columns_tangent is None else columns_tangent.to(columns.dtype),
-        bias,
-        bias_tangent,
+        _dense(bias),
+        _dense(bias_tangent),
         *logits,
         skip,
     )
@@ -162,23 +172,37 @@ def row_max(
     _check("row_max", rows, columns, excluded, bias, PLAIN)
     refuse_derivatives("row_max", rows, columns, bias)
     chosen = choose_backend(backend, rows)
-    return RowMax(*_launcher(chosen, "row_max")(rows, columns, bias, excluded))
+    return RowMax(*_launcher(chosen, "row_max")(rows, columns, _dense(bias), _dense(excluded)))
 
 
-def choose_backend(backend: Backend, rows: Tensor) -> Literal["reference", "triton", "cuda", "cpu"]:
-    """The backend of a streamed product: float64 goes to the reference under ``"auto"``."""
-    if rows.dtype in _DTYPES:
+def choose_backend(
+    backend: Backend, rows: Tensor, *, forward_only: bool = False
+) -> Literal["reference", "triton", "cuda", "cpu"]:
+    """The backend of a streamed product: float64 goes to the reference under ``"auto"``.
+
+    ``forward_only`` admits ``"cuda"``, which has a log-sum-exp and nothing else.
+    """
+    if rows.dtype not in _DTYPES:
+        if backend in ("auto", "reference"):
+            return "reference"
+        raise ValueError(
+            f"backend {backend!r} takes float32, float16 or bfloat16, got {rows.dtype}"
+        )
+    if backend != "cuda":
         return resolve_backend(backend, rows, supported=("triton", "cpu"))
-    if backend in ("auto", "reference"):
-        return "reference"
-    raise ValueError(f"backend {backend!r} takes float32, float16 or bfloat16, got {rows.dtype}")
+    if not forward_only:
+        raise ValueError(
+            "backend 'cuda' has no gradient, tangent or maximum; use 'triton' or 'auto'"
+        )
+    return resolve_backend(backend, rows, supported=("cuda",))
 
 
 def _launcher(backend: str, operation: str) -> Any:
     """All backends of an operation take the same arguments and return the same tuple."""
     if backend == "triton":  # optional, so imported only here
         return getattr(importlib.import_module(f"codeact.kernels.{operation}"), operation)
-    return getattr(_streamed_cpu if backend == "cpu" else _streamed_reference, operation)
+    modules = {"cpu": _streamed_cpu, "cuda": _streamed_cuda, "reference": _streamed_reference}
+    return getattr(modules[backend], operation)
 
 
 def _order(backend: str, labels: Tensor, skip: int | None) -> Tensor | None:
@@ -197,6 +221,11 @@ def _order(backend: str, labels: Tensor, skip: int | None) -> Tensor | None:
 
 def _taken(values: Tensor | None, order: Tensor | None) -> Tensor | None:
     return values if values is None or order is None else values.index_select(0, order)
+
+
+def _dense(vector: Tensor | None) -> Tensor | None:
+    """Kernels get the address of a vector and take its elements to be adjacent."""
+    return None if vector is None else vector.contiguous()
 
 
 def _put_back(found: Sequence[Any], order: Tensor | None, num_rows: int) -> Sequence[Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codeact.models import pack_bounds
+from codeact.models.attention import pack_bounds
 from codeact.models.attention.pack_bounds import bounds_of, max_seqlen_of, once_per_tensor
 
 

@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
 
-from codeact.ops import linear_nll, linear_nll_reference, linear_nll_stats
+from codeact.ops import (
+    linear_nll,
+    linear_nll_loss,
+    linear_nll_reference,
+    linear_nll_stats,
+    row_lse_tangent,
+    row_max,
+)
 
 SLACK = {torch.float32: 1e-5, torch.float16: 1e-4, torch.bfloat16: 1e-4}
 OPTIONS = {
@@ -340,6 +347,17 @@ def test_compiled_derivatives_are_right(backend: str, device: torch.device) -> N
     torch._dynamo.reset()
 
 
+def test_a_kernel_without_derivatives_is_not_asked_for_one(device: torch.device) -> None:
+    x, w, targets, _ = derivative_inputs(device)
+    for call in (
+        lambda: linear_nll_loss(x.clone().requires_grad_(), w, targets, backend="cuda"),
+        lambda: row_max(x, w, backend="cuda"),
+        lambda: row_lse_tangent(x, w, targets, x, None, backend="cuda"),
+    ):
+        with pytest.raises(ValueError, match="'cuda' has no gradient, tangent or maximum"):
+            call()
+
+
 def test_stats_refuse_derivatives(device: torch.device) -> None:
     x, w, targets, _ = derivative_inputs(device)
     with pytest.raises(RuntimeError, match="no derivative"):
@@ -362,14 +380,50 @@ def test_autocast_does_not_round_the_logits(backend: str, device: torch.device) 
         (lambda x, w, t: (x[0], w, t), "expects hidden_states"),
         (lambda x, w, t: (x, w[:, :-1], t), "expects hidden_states"),
         (lambda x, w, t: (x, w, t[:-1]), "expects hidden_states"),
+        (lambda x, w, t: (x, w[:0], t), "expects hidden_states"),
         (lambda x, w, t: (x, w.double(), t), "one dtype"),
+        (lambda x, w, t: (x, w, t.int()), "int64"),
+        (lambda x, w, t: (x.long(), w.long(), t), "floating point"),
     ],
-    ids=["one-dimension", "hidden-size", "targets", "dtypes"],
+    ids=["one-dimension", "hidden-size", "targets", "no-vocabulary", "dtypes", "int32", "integers"],
 )
-def test_refused(change, message: str, device: torch.device) -> None:
+def test_refused(change, message: str, backend: str, device: torch.device) -> None:
     x, w, targets, _ = make_inputs(4, 8, 31, torch.float32, device)
     with pytest.raises(ValueError, match=message):
-        linear_nll(*change(x, w, targets))
+        linear_nll(*change(x, w, targets), backend=backend)
+
+
+@pytest.mark.parametrize("option", ["softcap", "temperature"])
+def test_refused_option(option: str, backend: str, device: torch.device) -> None:
+    x, w, targets, _ = make_inputs(4, 8, 31, torch.float32, device)
+    for value in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="must be positive"):
+            linear_nll(x, w, targets, backend=backend, **{option: value})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_defaults_of_the_caller_do_not_matter(dtype: torch.dtype, device: torch.device) -> None:
+    """C++ and Triton write float32, on the inputs' device, whatever PyTorch's defaults are."""
+    x, w, targets, bias = derivative_inputs(device)
+
+    def all_of() -> list[torch.Tensor]:
+        leaf = x.clone().requires_grad_()
+        nll = linear_nll(leaf, w, targets, bias=bias)
+        nll.sum().backward()
+        moved = torch.func.jvp(lambda x: linear_nll(x, w, targets, bias=bias), (x,), (x,))
+        return [nll.detach(), *moved, leaf.grad, *linear_nll_stats(x, w, targets)]  # type: ignore[list-item]
+
+    expected = all_of()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            found = all_of()
+    finally:
+        torch.set_default_dtype(before)
+    for value, true in zip(found, expected, strict=True):
+        assert value.dtype == torch.float32
+        assert torch.equal(value, true)
 
 
 def test_target_outside_the_vocabulary_is_nan(device: torch.device) -> None:

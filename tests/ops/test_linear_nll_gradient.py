@@ -258,9 +258,9 @@ def test_makes_only_what_is_wanted(backend: str, wanted: str, device: torch.devi
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_states": torch.zeros(3, 9)}, "expect hidden_states"),
-        ({"row_gradients": torch.zeros(4)}, "expect hidden_states"),
-        ({"bias": torch.zeros(4)}, "expect hidden_states"),
+        ({"hidden_states": torch.zeros(3, 9)}, "expects hidden_states"),
+        ({"row_gradients": torch.zeros(4)}, "expects hidden_states"),
+        ({"bias": torch.zeros(4)}, "expects hidden_states"),
         ({"weight": torch.zeros(31, 8, dtype=torch.float64)}, "one dtype"),
         ({"targets": torch.zeros(3, dtype=torch.int32)}, "int64"),
     ],

@@ -134,6 +134,13 @@ def test_far_points_keep_a_finite_log_density(backend, device):
     assert (found - truth).abs().max() <= 2e-7 * 400**2
 
 
+def test_points_without_coordinates(backend, device):
+    points, centroids = torch.zeros(3, 0, device=device), torch.zeros(2, 0, device=device)
+    found = nearest_centroid(points, centroids, backend=backend)
+    assert found.labels.tolist() == [0, 0, 0]
+    assert found.distances.tolist() == [0, 0, 0]
+
+
 def test_derivatives_are_refused(device):
     points, others = clouds(4, 3, 2, device)
     for call in (

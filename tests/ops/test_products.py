@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,31 @@ def test_float32_products_are_not_tf32() -> None:
     try:
         settings.fp32_precision = "tf32"
         with exact_products(on_cuda):
+            assert settings.fp32_precision == "ieee"
+        assert settings.fp32_precision == "tf32"
+    finally:
+        settings.fp32_precision = before
+
+
+def test_threads_do_not_switch_tf32_under_each_other() -> None:
+    on_cuda: Any = SimpleNamespace(device=torch.device("cpu"), is_cuda=True, dtype=torch.float32)
+    settings = torch.backends.cuda.matmul
+    before = settings.fp32_precision
+    entered, left = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with exact_products(on_cuda):
+            entered.set()
+            assert left.wait(10)
+
+    thread = threading.Thread(target=first)
+    try:
+        settings.fp32_precision = "tf32"
+        thread.start()
+        assert entered.wait(10)
+        with exact_products(on_cuda):  # enters second, leaves last
+            left.set()
+            thread.join(10)
             assert settings.fp32_precision == "ieee"
         assert settings.fp32_precision == "tf32"
     finally:

@@ -183,17 +183,43 @@ def test_skipped_rows_are_left_out(backend, device):
     assert nothing.lse.shape == (40,)
 
 
-def test_strides_do_not_matter(device):
-    rows, columns, _, labels = make(9, 1100, 6, torch.float32, device)
-    plain = row_lse(rows, columns, labels)
-    wide = torch.zeros(9, 12, device=device)
-    wide[:, ::2] = rows
-    found = row_lse(wide[:, ::2], columns.t().contiguous().t(), labels)
-    assert (found.lse - plain.lse).abs().max() <= 1e-5
-    bias = torch.randn(1100, 2, device=device)
-    found = row_lse(rows, columns, labels.repeat_interleave(2)[::2], bias=bias[:, 1])
-    expected = row_lse(rows, columns, labels, bias=bias[:, 1].contiguous())
-    assert torch.equal(found.lse, expected.lse)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_strides_do_not_matter(backend, device):
+    backend = runs(backend, device)
+    rows, columns, bias, labels = make(9, 130, 6, torch.float32, device)
+    along = [x.flip(0) for x in (rows, columns, bias)]
+
+    def every_other(x: torch.Tensor) -> torch.Tensor:
+        """The same values, none beside the next."""
+        return x.repeat_interleave(2, dim=-1)[..., ::2]
+
+    def all_of(*given: torch.Tensor) -> list[torch.Tensor]:
+        x, w, b, y, x_tangent, w_tangent, b_tangent = given
+        return [
+            *row_lse(x, w, y, bias=b, backend=backend)[:2],
+            *row_lse_tangent(
+                x, w, y, x_tangent, w_tangent, bias=b, bias_tangent=b_tangent, backend=backend
+            ),
+            *row_max(x, w, bias=b, excluded=y, backend=backend),
+        ]
+
+    given = [rows, columns, bias, labels, *along]
+    for value, true in zip(all_of(*map(every_other, given)), all_of(*given), strict=True):
+        assert (value - true).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_value_for_all_columns(backend, device):
+    """An expanded tensor is one element in memory."""
+    rows, columns, _, labels = make(5, 70, 6, torch.float32, device)
+    same = torch.full((1,), 3.0, device=device).expand(70)
+    found = row_lse_tangent(
+        rows, columns, labels, None, None, bias=same, bias_tangent=same,
+        backend=runs(backend, device),
+    )  # fmt: skip
+    truth = 3 + (rows.double() @ columns.double().T).logsumexp(1)
+    assert (found.lse - truth).abs().max() <= 1e-5
+    assert (found.lse_tangent - 3).abs().max() <= 1e-5
 
 
 def test_no_rows(device):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codeact.models.fused.head_call import LogitForm, StandIn, call_head
+from codeact.models.fused.head_call import HeadCall, LogitForm, StandIn, call_head, logit_form
 from codeact.ops.linear_nll_loss import linear_nll_loss
 from codeact.ops.varlen import IGNORE_INDEX
 
@@ -81,6 +81,9 @@ def fused_forward(
     call = outside(_FusedCall)(model, state, inputs)
     try:
         output = previous(**inputs)
+    except BaseException:
+        state.stand_in.call = None  # the graph of all layers hangs on it
+        raise
     finally:
         call.restore_head()
     return outside(call.finish)(output)
@@ -94,7 +97,7 @@ class _FusedCall:
         self.labels, weights = inputs.pop("labels"), inputs.pop("loss_weights", None)
         shift_labels = inputs.pop("shift_labels", None)
         self.is_shifted = shift_labels is not None
-        self.num_items: Tensor | int | None = inputs.pop("num_items_in_batch", None)
+        self.num_items: Tensor | float | None = inputs.pop("num_items_in_batch", None)
         self.for_trl = state.trl_temperature is not None and inputs.pop("fused_lm_head", False)
         kept = inputs.get("logits_to_keep", 0)
         if not isinstance(kept, int) or kept != 0:
@@ -108,13 +111,13 @@ class _FusedCall:
 
     def finish(self, output: Any) -> Any:
         """The model's output, with the loss of the scored rows in place of logits."""
-        state = self.state
+        state, head_call = self.state, self.state.stand_in.take()
         if state.form is None:
             logits = output[0] if isinstance(output, tuple) else output.logits
-            state.form = state.stand_in.logit_form(self.model, logits)
+            state.form = logit_form(self.model, head_call.probe, logits)
         if self.for_trl:
-            return self._output_for_trl(output)
-        loss = self._loss()
+            return self._output_for_trl(output, head_call, state.form)
+        loss = self._loss(head_call, state.form)
         if isinstance(output, tuple):
             return (loss, *output[1:])
         fields = {name: value for name, value in output.items() if name != "logits"}
@@ -124,7 +127,7 @@ class _FusedCall:
             loss = loss + model.router_aux_loss_coef * fields["aux_loss"].to(loss.device)
         return type(output)(**{**fields, "loss": loss})
 
-    def _loss(self) -> Tensor:
+    def _loss(self, head_call: HeadCall, form: LogitForm) -> Tensor:
         """The weighted sum over ``num_items_in_batch``; without that, the weighted mean."""
         num_items = self.num_items
 
@@ -140,27 +143,24 @@ class _FusedCall:
                 logit_scale=rows.form.scale,
             )
 
-        loss: Tensor = self._through_head(reduce)
-        if num_items is None:
-            return loss
-        divisor = torch.as_tensor(num_items, dtype=loss.dtype, device=loss.device)
-        # A step without a scored token adds nothing; 0 / 0 would end the run.
-        return loss / divisor.where(divisor > 0, 1.0)
+        loss: Tensor = self._through_head(head_call, form, reduce)
+        return loss if num_items is None else per_item(loss, num_items)
 
-    def _output_for_trl(self, output: Any) -> Any:
+    def _output_for_trl(self, output: Any, head_call: HeadCall, form: LogitForm) -> Any:
         from codeact.models.fused.trl_head import token_output, token_stats  # loads transformers
 
         temperature = self.state.trl_temperature or 1.0
-        stats = self._through_head(lambda rows: token_stats(rows, temperature))
+        stats = self._through_head(head_call, form, lambda rows: token_stats(rows, temperature))
         rows = self.scored.to(stats.nll.device).rows
         found = token_output(stats, rows, self.labels, is_shifted=self.is_shifted)
         found.aux_loss = getattr(output, "aux_loss", None)
         return found
 
-    def _through_head(self, reduce: Callable[[ProjectedRows], Any]) -> Any:
+    def _through_head(
+        self, head_call: HeadCall, form: LogitForm, reduce: Callable[[ProjectedRows], Any]
+    ) -> Any:
         """``reduce`` of the scored rows, called within the output projection."""
-        hidden_states, autocast_dtype = self.state.stand_in.take()
-        form = self.state.form or LogitForm(1.0, None)
+        hidden_states, autocast_dtype, _ = head_call
         device = hidden_states.device
         scored = self.scored.to(device)
 
@@ -176,6 +176,14 @@ class _FusedCall:
 
         rows = hidden_states.flatten(0, 1).index_select(0, scored.rows)
         return call_head(self.model, rows, compute)
+
+
+def per_item(total: Tensor, num_items: Tensor | float) -> Tensor:
+    """``total / num_items``; 0 / 0 is 0: a step without a scored token adds nothing."""
+    if not isinstance(num_items, Tensor):  # as a tensor it would be copied, and waited for
+        return total / (num_items if num_items > 0 else 1.0)
+    divisor = num_items.to(total.device, total.dtype)
+    return total / divisor.where(divisor > 0, 1.0)
 
 
 def _scored_rows(labels: Tensor, shift_labels: Tensor | None, weights: Tensor | None) -> ScoredRows:

@@ -30,11 +30,12 @@ class LogitForm(NamedTuple):
     softcap: float | None
 
 
-class HeadInputs(NamedTuple):
-    """What comes to the output projection in one forward pass."""
+class HeadCall(NamedTuple):
+    """What comes to the output projection in one forward pass, and what went out instead."""
 
     hidden_states: Tensor  # (batch_size, seqlen, hidden_size)
     autocast_dtype: torch.dtype | None  # in which autocast would compute the projection
+    probe: Tensor  # (vocab_size,) in place of a row of logits
 
 
 class StandIn(nn.Module):
@@ -45,8 +46,7 @@ class StandIn(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inputs: HeadInputs | None = None
-        self.probe: Tensor | None = None
+        self.call: HeadCall | None = None
 
     @property
     def weight(self) -> Any:
@@ -63,13 +63,13 @@ class StandIn(nn.Module):
         autocast_dtype = None
         if torch.is_autocast_enabled(device.type):
             autocast_dtype = torch.get_autocast_dtype(device.type)
-        self.inputs = HeadInputs(hidden_states, autocast_dtype)
         dtype = torch.promote_types(hidden_states.dtype, torch.float32)
         # As wide as the vocabulary, so that a model that cuts it is noticed; values that a softcap
         # bends, and a power of two at the ends, so that nothing rounds where nothing is done.
         width = plain_linear(self.__dict__["head"]).out_features
-        self.probe = torch.linspace(-256.0, 256.0, width, dtype=dtype, device=device)
-        return self.probe[None, None]
+        probe = torch.linspace(-256.0, 256.0, width, dtype=dtype, device=device)
+        self.call = HeadCall(hidden_states, autocast_dtype, probe)
+        return probe[None, None]
 
     def replace_head(self, model: PreTrainedModel) -> Callable[[], None]:
         """Let the model's forward pass end at its output projection; returns what undoes it."""
@@ -88,31 +88,32 @@ class StandIn(nn.Module):
 
         return restore
 
-    def take(self) -> HeadInputs:
-        """The inputs of the last pass, of which nothing is kept."""
-        inputs, self.inputs, self.probe = self.inputs, None, None
-        if inputs is None:
+    def take(self) -> HeadCall:
+        """What came in the last pass; nothing is kept, since the graph of all layers hangs on it."""
+        call, self.call = self.call, None
+        if call is None:
             raise RuntimeError("the forward pass did not reach its output projection")
-        return inputs
+        return call
 
-    def logit_form(self, model: PreTrainedModel, logits: Tensor) -> LogitForm:
-        """What the last pass did to the projection's output. Waits for the device: ask once.
 
-        Raises:
-            NotFusableError: it is neither nothing nor what the config says.
-        """
-        head, probe = output_head(model), self.probe
-        for form in (LogitForm(1.0, None), LogitForm(head.scale, head.softcap)):
-            if probe is not None and logits.shape[-1] == len(probe):
-                expected = probe * form.scale
-                if form.softcap is not None:
-                    expected = form.softcap * torch.tanh(expected / form.softcap)
-                if torch.allclose(logits.to(expected.dtype), expected, rtol=1e-5, atol=1e-5):
-                    return form
-        raise NotFusableError(
-            f"the loss of {type(model).__name__} cannot be fused: it makes logits of the output "
-            "of its projection by something else than a scale and a softcap of its config"
-        )
+def logit_form(model: PreTrainedModel, probe: Tensor, logits: Tensor) -> LogitForm:
+    """How the model made ``logits`` of ``probe``. Waits for the device: ask once.
+
+    Raises:
+        NotFusableError: it did neither nothing nor what the config says.
+    """
+    head = output_head(model)
+    for form in (LogitForm(1.0, None), LogitForm(head.scale, head.softcap)):
+        if logits.shape[-1] == len(probe):
+            expected = probe * form.scale
+            if form.softcap is not None:
+                expected = form.softcap * torch.tanh(expected / form.softcap)
+            if torch.allclose(logits.to(expected.dtype), expected, rtol=1e-5, atol=1e-5):
+                return form
+    raise NotFusableError(
+        f"the loss of {type(model).__name__} cannot be fused: it makes logits of the output "
+        "of its projection by something else than a scale and a softcap of its config"
+    )
 
 
 def call_head(

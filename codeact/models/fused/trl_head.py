@@ -79,8 +79,9 @@ def token_stats(rows: ProjectedRows, temperature: float) -> TokenStats:
     )
     nll, entropy = found
     with torch.no_grad():
-        # Above one half nothing else can be likelier. A softcap keeps the order of logits.
-        unsure = (nll.detach() >= math.log(2.0)).nonzero()[:, 0]
+        # Above one half nothing else can be likelier. A softcap keeps the order of logits. NaN is
+        # unsure, and then found to be no maximum.
+        unsure = (~(nll.detach() < math.log(2.0))).nonzero()[:, 0]
         best = row_max(
             hidden_states.detach()[unsure] * form.scale,
             weight.detach(),
