@@ -82,7 +82,7 @@ def test_the_example_selects_and_tunes(example, data, tiny_model_folder, tmp_pat
 def test_the_code_of_the_readme_does_what_the_example_does(
     example, data, tiny_model_folder, monkeypatch
 ):
-    source, _ = blocks(README, "python")
+    source, _, _ = blocks(README, "python")
     assert len(source.splitlines()) == 15
     monkeypatch.chdir(data.parent)
     monkeypatch.setattr("codeact.models.demo_model", lambda: tiny_model_folder)
@@ -93,7 +93,7 @@ def test_the_code_of_the_readme_does_what_the_example_does(
 
 
 def test_the_readme_packs_for_eight_ranks(data, tiny_model_folder):
-    _, source = blocks(README, "python")
+    _, source, _ = blocks(README, "python")
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
     tokens = tokenize_examples(load_examples(data), tokenizer, max_length=512)
     rows = {"input_ids": [], "labels": []}
@@ -107,6 +107,25 @@ def test_the_readme_packs_for_eight_ranks(data, tiny_model_folder):
         exec(compile(source, "README.md", "exec"), names)
         seen += sum(batch["input_ids"].numel() for batch in names["loader"])
     assert seen == tokens.seqlens.sum(), "a multiple of 8 bins without a filler"
+
+
+def test_the_readme_computes_losses_without_logits(tiny_model_folder):
+    _, _, source = blocks(README, "python")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
+    ids = torch.randint(3, 200, (1, 9))
+    labels = ids.masked_fill(torch.arange(9) < 3, -100)
+    unfused = model(input_ids=ids, labels=labels)
+    names = {
+        "model": model,
+        "lm_head": model.lm_head,
+        "hidden_states": model.model(ids).last_hidden_state[0, 2:-1],
+        "targets": ids[0, 3:],
+        "weights": torch.full((6,), 0.5),
+    }
+    exec(compile(source, "README.md", "exec"), names)
+    torch.testing.assert_close(names["nll"].mean(), unfused.loss)
+    torch.testing.assert_close(names["loss"], 3 * unfused.loss)
+    torch.testing.assert_close(model(input_ids=ids, labels=labels).loss, unfused.loss)
 
 
 def test_the_readme_lists_every_command():
