@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from codeact.kernels.schedule import ALIGNMENT
 
 # More query heads in one block would leave it too few positions for a tile of keys.
 MAX_PACKED_HEADS = 16
@@ -53,7 +55,7 @@ def has_descriptors(x: Tensor) -> bool:
 
     Consumer Blackwell (12.x) has TMA too, but neither the memory nor the matrix instructions.
     """
-    if not x.is_cuda or (x.shape[-1] * x.element_size()) % 16 != 0:
+    if not x.is_cuda or (x.shape[-1] * x.element_size()) % ALIGNMENT != 0:
         return False
     return torch.cuda.get_device_capability(x.device)[0] in (9, 10)
 
@@ -89,22 +91,17 @@ def to_unit(tangents: list[Tensor | None]) -> tuple[Tensor | None, list[Tensor |
 
 
 def aligned(x: Tensor) -> Tensor:
-    """``x``, copied unless its rows are contiguous and begin at multiples of 16 bytes."""
+    """``x``, copied unless its rows are contiguous and begin at whole vectors."""
     pitch = [s * x.element_size() for s, n in zip(x.stride()[:2], x.shape, strict=False) if n > 1]
-    well = x.data_ptr() % 16 == 0 and all(p > 0 and p % 16 == 0 for p in pitch)
-    return x if well and x.stride(2) == 1 else x.contiguous()
+    if x.data_ptr() % ALIGNMENT != 0:  # contiguous() would leave a contiguous one where it is
+        return x.clone(memory_format=torch.contiguous_format)
+    well = x.stride(2) == 1 and all(p > 0 and p % ALIGNMENT == 0 for p in pitch)
+    return x if well else x.contiguous()
 
 
 def descriptor(x: Tensor, block_keys: int, block_columns: int) -> Any:
     """A TMA descriptor of an aligned (num_tokens, heads, head_dim), by (head, token, dim)."""
-    from triton.tools.tensor_descriptor import TensorDescriptor
-
     shape = [x.shape[1], x.shape[0], x.shape[2]]
     # Where there is one token or one head its stride is never used, but must look aligned.
     strides = [x.stride(d) if x.shape[d] > 1 else x.shape[2] for d in (1, 0)]
     return TensorDescriptor(x, shape, [*strides, 1], [1, block_keys, block_columns])
-
-
-def interprets() -> bool:
-    """Whether Triton runs in NumPy, whose bfloat16 products are wrong."""
-    return bool(triton.knobs.runtime.interpret)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from codeact.kernels.product import LOG2_E
+
 
 @triton.jit
 def load_rows(
@@ -71,7 +73,6 @@ def attend(
     scaling,
     softcap,  # or None
 ):
-    LOG2_E: tl.constexpr = 1.4426950408889634
     score = tl.dot(query, tl.trans(key), input_precision="ieee")
     moved = None
     if query_tangent is not None:

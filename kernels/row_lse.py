@@ -193,13 +193,14 @@ def row_lse(
         num_splits, tma: for tests; see :func:`codeact.kernels.schedule.plan`.
     """
     num_rows = rows.shape[0]
-    f32 = {"dtype": torch.float32, "device": rows.device}
-    label_logits = torch.full((num_rows,), float("nan"), **f32)
+    label_logits = torch.full((num_rows,), float("nan"), dtype=torch.float32, device=rows.device)
     if num_rows == 0:
         return label_logits, label_logits.clone(), label_logits.clone() if expectation else None
     cut = plan(rows, columns, lse_tile, num_splits=num_splits, tma=tma)
     rows, columns = cut.aligned(rows), cut.aligned(columns)
-    maximum, total, *rest = torch.empty((3 if expectation else 2, cut.num_splits, num_rows), **f32)
+    maximum, total, *rest = label_logits.new_empty(
+        (3 if expectation else 2, cut.num_splits, num_rows)
+    )
     expected = rest[0] if rest else None
     with torch.cuda.device_of(rows):
         _row_lse_kernel[cut.grid](

@@ -200,8 +200,9 @@ def row_lse_tangent(
     what it belongs to, and None is zero.
     """
     num_rows = rows.shape[0]
-    f32 = {"dtype": torch.float32, "device": rows.device}
-    label_logits, label_tangents = torch.full((2, num_rows), float("nan"), **f32)
+    label_logits, label_tangents = torch.full(
+        (2, num_rows), float("nan"), dtype=torch.float32, device=rows.device
+    )
     if num_rows == 0:
         return label_logits, label_logits.clone(), label_tangents, label_tangents.clone()
     crowded = softcap is not None and bias_tangent is not None
@@ -212,7 +213,7 @@ def row_lse_tangent(
         None if tangent is None else cut.aligned(tangent)
         for tangent in (rows_tangent, columns_tangent)
     )
-    maximum, total, weighted = torch.empty((3, cut.num_splits, num_rows), **f32)
+    maximum, total, weighted = label_logits.new_empty((3, cut.num_splits, num_rows))
     with torch.cuda.device_of(rows):
         _row_lse_tangent_kernel[cut.grid](
             cut.operand(rows, cut.tile.rows),

@@ -30,12 +30,12 @@ from codeact.kernels.attention_operands import (
     descriptor,
     first_keys,
     has_descriptors,
-    interprets,
     packed_heads,
     tiles_for,
     to_unit,
 )
 from codeact.kernels.attention_step import attend, load_keys, load_rows
+from codeact.kernels.schedule import interprets
 
 
 @triton.jit

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _resumes(words: Sequence[str]) -> bool:
     """Whether a command keeps what it has done; ``score`` keeps it beside its output."""
-    to_file = any(word.partition("=")[0] == "--output" for word in words)
+    to_file = any(word.partition("=")[0] in ("--output", "--embeddings") for word in words)
     return words[0] in ("demo", "run") or (words[0] == "score" and to_file)
 
 

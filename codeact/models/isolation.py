@@ -41,6 +41,8 @@ def assert_isolated(model: PreTrainedModel, *, model_inputs: ModelInputs | None 
     Two things three short sequences cannot show are refused by the config: rotary embeddings whose
     angles depend on the longest position of a pack, and attention in chunks.
 
+    On another kind of device, in another dtype or with other attention the model is checked again.
+
     Args:
         model: a transformers causal language model.
         model_inputs: what a training loop passes to the model for a batch, where that is not

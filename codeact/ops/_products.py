@@ -16,11 +16,11 @@ _WIDENED_BYTES = 16 << 20
 
 
 @contextlib.contextmanager
-def exact_products(like: Tensor) -> Iterator[None]:
-    """Products in the dtype of their factors: no autocast, and no TF32 for float32 on CUDA."""
-    at_risk = like.is_cuda and like.dtype == torch.float32
+def exact_products(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Products of factors of ``dtype`` as they are: no autocast, no TF32 for float32 on CUDA."""
+    at_risk = device.type == "cuda" and dtype == torch.float32
     with (
-        torch.autocast(like.device.type, enabled=False),
+        torch.autocast(device.type, enabled=False),
         _NO_TF32 if at_risk else contextlib.nullcontext(),
     ):
         yield

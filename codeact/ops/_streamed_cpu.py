@@ -129,7 +129,7 @@ def row_max(
             _address(index, tile.first_row),
             torch.get_num_threads(),
         )
-    return best, index
+    return best, index.masked_fill_(best.isneginf(), -1)
 
 
 def _tiles(

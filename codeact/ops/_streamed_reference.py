@@ -19,7 +19,7 @@ def row_logits(
 ) -> Tensor:
     """(num_rows, num_columns) logits, float32, or float64 if the rows are; differentiable."""
     dtype = torch.promote_types(rows.dtype, torch.float32)
-    with exact_products(rows):
+    with exact_products(rows.device, dtype):
         logits = scale * F.linear(rows.to(dtype), columns.to(dtype))
     if bias is not None:
         logits = logits + bias.to(dtype)
@@ -44,7 +44,8 @@ def row_lse(
     expected = None
     if expectation:
         share = torch.exp(logits - lse[:, None])
-        expected = torch.where(logits.isneginf(), 0.0, share * logits).sum(dim=1)
+        nothing = logits.isneginf() & ~lse.isneginf()[:, None]  # no probability, if any has one
+        expected = torch.where(nothing, 0.0, share * logits).sum(dim=1)
     return lse, _at_labels(logits, labels), expected
 
 

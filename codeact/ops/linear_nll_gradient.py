@@ -106,7 +106,10 @@ def unrounded_gradients(
     if workspace_bytes is None:
         workspace_bytes = _CUDA_WORKSPACE if hidden_states.is_cuda else _CPU_WORKSPACE
     request = Request(logits, ignore_index, wanted, workspace_bytes, chosen)
-    with exact_products(hidden_states):
+    # Only Triton multiplies half precision as it is.
+    dtype = hidden_states.dtype
+    factor = dtype if chosen == "triton" else torch.promote_types(dtype, torch.float32)
+    with exact_products(hidden_states.device, factor):
         if hidden_states.is_cuda or chosen == "triton":
             # The number of scored rows is on the device; asking for it would wait.
             return gradients_by_chunks(hidden_states, weight, targets, row_gradients, bias, request)

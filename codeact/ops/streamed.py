@@ -36,7 +36,7 @@ class RowLse(NamedTuple):
 
     lse: Tensor  # (num_rows,) float32; NaN for a row with NaN or +inf
     label_logits: Tensor  # (num_rows,) float32; NaN where the label is no column
-    expected: Tensor | None  # (num_rows,) float32, sum_j p_j z_j with p = softmax(z)
+    expected: Tensor | None  # (num_rows,) float32, sum_j softmax(z)_j z_j; NaN if all are -inf
 
 
 class RowLseTangent(NamedTuple):
@@ -52,7 +52,7 @@ class RowMax(NamedTuple):
     """The largest value of each row and where it stands; of equal values the lowest column."""
 
     values: Tensor  # (num_rows,) float32; -inf where no column counts
-    indices: Tensor  # (num_rows,) int64; -1 where no column counts
+    indices: Tensor  # (num_rows,) int64; -1 where no column that counts is above -inf
 
 
 PLAIN = Logits()

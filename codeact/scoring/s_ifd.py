@@ -205,10 +205,9 @@ class _Deltas(NamedTuple):
 
     @classmethod
     def of(cls, column: pa.ListArray) -> _Deltas:
-        rows, inner = column.offsets.to_numpy(), column.values
-        copies = inner.offsets.to_numpy()
-        values = inner.values.to_numpy(zero_copy_only=False)
-        return cls(rows.astype(np.int64), copies.astype(np.int64), values)
+        rows, inner = _unnested(column)
+        copies, values = _unnested(inner)
+        return cls(rows, copies, values.to_numpy(zero_copy_only=False))
 
     def selective(self, threshold: float) -> list[NDArray[np.float64] | None]:
         """For each row the ratios of its copies, over the tokens above the threshold."""
@@ -221,6 +220,15 @@ class _Deltas(NamedTuple):
         ratios = np.exp(means)
         bounds = zip(self.rows[:-1], self.rows[1:], strict=True)
         return [ratios[begin:end] if end > begin else None for begin, end in bounds]
+
+
+def _unnested(column: pa.ListArray) -> tuple[NDArray[np.int64], pa.Array]:
+    """Where each list begins and ends, and the values of these lists alone.
+
+    A slice of a table shares the values of the whole.
+    """
+    bounds = column.offsets.to_numpy().astype(np.int64)
+    return bounds - bounds[0], column.values.slice(bounds[0], bounds[-1] - bounds[0])
 
 
 def _running_sum(values: NDArray[Any]) -> NDArray[np.float64]:

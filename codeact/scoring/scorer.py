@@ -164,7 +164,7 @@ class Scorer:
         spans, losses = self._score(examples, ifd_preset("qaq"), _both_passes, options)
         rows = [score_row(span, row) for span, row in zip(spans, losses, strict=True)]
         table = rmi_table(_ids(examples), spans, rows)
-        return _with_token_nlls(table, spans, losses) if token_nlls else table
+        return _with_token_nlls(table, losses) if token_nlls else table
 
     def s_ifd(
         self,
@@ -230,7 +230,7 @@ class Scorer:
         rows = [score_row(span, row) for span, row in zip(spans, losses, strict=True)]
         table = scores_table(_ids(examples), spans, rows)
         if options.token_nlls:
-            table = _with_token_nlls(table, spans, losses)
+            table = _with_token_nlls(table, losses)
         return table, losses
 
     def _score(
@@ -261,12 +261,10 @@ def _both_passes(_: Example, spans: IfdSpans) -> list[ScoredSequence]:
     return [spans.conditional, *spans.direct] if spans.status in SCORABLE else []
 
 
-def _with_token_nlls(
-    table: pa.Table, spans: Sequence[IfdSpans], losses: Sequence[Sequence[SequenceLoss]]
-) -> pa.Table:
+def _with_token_nlls(table: pa.Table, losses: Sequence[Sequence[SequenceLoss]]) -> pa.Table:
     column = [
-        row[0].token_nlls if span.status in SCORABLE else None
-        for span, row in zip(spans, losses, strict=True)
+        row[0].token_nlls if status in SCORABLE else None
+        for status, row in zip(table["status"].to_pylist(), losses, strict=True)
     ]
     return table.append_column(TOKEN_NLL_FIELD, pa.array(column, type=TOKEN_NLL_FIELD.type))
 

@@ -166,5 +166,6 @@ def _status(example: Example, turns: Turns, num_scored: int, is_cut: bool) -> St
     if no_instruction:
         return "empty_instruction"
     if num_scored == 0:
-        return "prompt_overflow"
+        # Not cut, the tokenizer made one token of the answer (a line break) and the prompt's end.
+        return "prompt_overflow" if is_cut else "nonfinite"
     return "truncated" if is_cut else "ok"

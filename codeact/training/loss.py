@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codeact.models import NotFusableError, ScoredRows, fused_loss
+from codeact.models.fused.forward import per_item
 from codeact.ops.varlen import IGNORE_INDEX
 
 logger = logging.getLogger(__name__)
@@ -134,9 +135,9 @@ def _loss_from_logits(
     nll = F.cross_entropy(logits, targets, reduction="none")
     if scored.weights is not None:
         nll = nll * scored.weights.to(device)
-    total = torch.as_tensor(total_weight, dtype=nll.dtype, device=device)
-    # A step without a scored token adds nothing; 0 / 0 would end the run.
-    return nll.sum() * num_ranks() / total.where(total > 0, 1.0), outputs
+    # An evaluation gathers whatever the outputs hold.
+    kept = {name: value for name, value in outputs.items() if name != "logits"}
+    return per_item(nll.sum(), total_weight) * num_ranks(), type(outputs)(**kept)
 
 
 def scored_rows(labels: Tensor) -> Tensor:

@@ -61,13 +61,38 @@ LEAKY_CALLS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["llama-gqa", "mistral-window"])
 @pytest.mark.parametrize("call", LEAKY_CALLS)
-def test_calls_that_leak_elsewhere(make_tiny: Callable[..., PreTrainedModel], call: str) -> None:
-    model = make_tiny("llama-gqa")
+def test_calls_that_leak_elsewhere(
+    make_tiny: Callable[..., PreTrainedModel], name: str, call: str
+) -> None:
+    model = make_tiny(name)
     batch, _ = make_batch()
     isolated = model(**batch.model_inputs()).logits
     called = model(**LEAKY_CALLS[call](batch.model_inputs())).logits
     assert (isolated - called).abs().max() <= 1e-6
+
+
+@torch.no_grad()
+def test_mask_of_ones_isolates_when_compiled(make_tiny: Callable[..., PreTrainedModel]) -> None:
+    model: Any = make_tiny("llama-gqa")
+    model.model.layers = model.model.layers[:1]  # Dynamo takes seconds for each
+    batch, _ = make_batch()
+    isolated = model(**batch.model_inputs()).logits
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager")
+    called = compiled(**LEAKY_CALLS["all-ones-mask"](batch.model_inputs())).logits
+    assert (isolated - called).abs().max() <= 1e-6
+
+
+def test_boundaries_beside_padding_are_refused(make_tiny: Callable[..., PreTrainedModel]) -> None:
+    inputs = make_batch()[0].model_inputs()
+    mask = torch.ones_like(inputs["input_ids"])
+    model = make_tiny("llama-gqa")
+    model(**inputs, attention_mask=mask)
+    mask[0, -1] = 0
+    with pytest.raises(ValueError, match="boundaries or an attention_mask with zeros, got both"):
+        model(**inputs, attention_mask=mask)
 
 
 @torch.no_grad()
@@ -146,6 +171,10 @@ def test_other_than_causal_is_refused() -> None:
     states = torch.ones(1, 2, 3, 8)
     with pytest.raises(ValueError, match="is_causal=False"):
         packed_attention(torch.nn.Module(), states, states, states, None, is_causal=False)
+    encoder = torch.nn.Module()
+    encoder.is_causal = False  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="is_causal=False"):
+        packed_attention(encoder, states, states, states, None)
 
 
 @torch.no_grad()

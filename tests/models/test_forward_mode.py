@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,7 +136,9 @@ def test_compiled_a_tangent_is_right_or_an_error(
     make_tiny: Callable[..., PreTrainedModel], where: str
 ) -> None:
     """Silent zeros are what torch.compile makes of a custom operator's tangent."""
-    module = TokenNll(make_tiny("llama-gqa").double())
+    model: Any = make_tiny("llama-gqa").double()
+    model.model.layers = model.model.layers[:1]  # Dynamo takes seconds for each
+    module = TokenNll(model)
     batch = pack_sequences(*sequences())
     values, along = direction_of(module)
     _, truth = tangents(module, values, along, batch)
@@ -147,12 +150,10 @@ def test_compiled_a_tangent_is_right_or_an_error(
             )
             found = run(along)
         else:
-            compiled = torch.compile(module, backend="eager")
+            model.model.layers[0].compile(backend="eager")
             with torch.no_grad():
-                compiled(batch)  # the graph without tangents exists already
-            along = {f"_orig_mod.{name}": t for name, t in along.items()}
-            values = {f"_orig_mod.{name}": v for name, v in values.items()}
-            _, found = tangents(compiled, values, along, batch)
+                module(batch)  # the graph without tangents exists already
+            _, found = tangents(module, values, along, batch)
     except (RuntimeError, NotImplementedError):
         return  # loud is as good as right
     assert worst(found, truth) <= 1e-9

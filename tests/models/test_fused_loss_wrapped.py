@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +38,7 @@ def test_compiled(make_tiny: Callable[..., PreTrainedModel], when: str) -> None:
     """The values hold, and nothing is compiled again for the second step."""
     torch._dynamo.reset()
     model, inputs = make_tiny("gemma2-softcap", "eager"), batch()
+    model.model.layers = model.model.layers[:1]  # Dynamo takes seconds for each
     plain, plain_gradients = loss_and_gradients(model, **inputs)
     compiled: Any = torch.compile(model, backend="eager")
     assert compiled(input_ids=inputs["input_ids"]).logits.shape == (3, 20, 97)
@@ -86,6 +90,28 @@ class HalvesItsLogits(LlamaForCausalLM):
         if labels is not None:
             output.loss = self.loss_function(output.logits, labels, self.vocab_size)
         return output
+
+
+class BreaksAfterItsLogits(LlamaForCausalLM):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        super().forward(*args, **kwargs)
+        raise KeyError(self.loss_function)
+
+
+@pytest.mark.parametrize("model_class", [HalvesItsLogits, BreaksAfterItsLogits])
+def test_nothing_is_kept_of_a_pass_that_failed(
+    make_tiny: Callable[..., PreTrainedModel], model_class: type[LlamaForCausalLM]
+) -> None:
+    """Else the activations of all layers live as long as the model, which goes on with logits."""
+    model = fuse_loss(model_class(make_tiny("llama-gqa").config))
+    states: list[weakref.ref[Tensor]] = []
+    model.model.norm.register_forward_hook(lambda *args: states.append(weakref.ref(args[-1])))
+    with contextlib.suppress(NotFusableError, KeyError):
+        model(**batch())
+    gc.collect()
+    assert len(states) == 1
+    assert states[0]() is None
+    assert model.lm_head.in_features == 32  # what stood in for it is gone
 
 
 def test_adapters_below_the_projection(make_tiny: Callable[..., PreTrainedModel]) -> None:
@@ -141,4 +167,3 @@ def test_what_cannot_be_fused_is_named(make_tiny: Callable[..., PreTrainedModel]
     halving = HalvesItsLogits(make_tiny("llama-gqa").config)
     with pytest.raises(NotFusableError, match="something else than a scale and a softcap"):
         fuse_loss(halving)(**inputs)
-    assert halving.lm_head.in_features == 32  # what stood in for it is gone

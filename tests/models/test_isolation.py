@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from codeact.models import assert_isolated
+from codeact.models import assert_isolated, isolation
 from codeact.models.attention.packed import packed_attention
 
 
@@ -82,6 +82,18 @@ def test_runs_once_per_attention(make_tiny: Callable[..., PreTrainedModel]) -> N
     assert_isolated(model)
     assert first > 0
     assert len(calls) == first
+
+
+def test_checked_again_on_another_device(
+    make_tiny: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another kernel is chosen."""
+    probed: list[str] = []
+    monkeypatch.setattr(isolation, "_probe", lambda model, _: probed.append(model.device.type))
+    model = make_tiny("llama-gqa")
+    for device in ("cpu", "cpu", "meta"):
+        assert_isolated(model.to(device))
+    assert probed == ["cpu", "meta"]
 
 
 def test_nan_weights_fail(make_tiny: Callable[..., PreTrainedModel]) -> None:

@@ -1,4 +1,4 @@
-"""Lets the tests here import what they share (attention_jvp)."""
+"""Lets the tests here import what they share (attention_jvp, linear_nll_inputs)."""
 
 from __future__ import annotations
 

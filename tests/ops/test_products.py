@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -12,14 +10,15 @@ import torch
 from codeact.ops import _products
 from codeact.ops._products import add_product, exact_products, wide_blocks
 
+ON_CUDA = (torch.device("cuda"), torch.float32)  # the switch is there without a GPU too
+
 
 def test_float32_products_are_not_tf32() -> None:
-    on_cuda: Any = SimpleNamespace(device=torch.device("cpu"), is_cuda=True, dtype=torch.float32)
     settings = torch.backends.cuda.matmul
     before = settings.fp32_precision
     try:
         settings.fp32_precision = "tf32"
-        with exact_products(on_cuda):
+        with exact_products(*ON_CUDA):
             assert settings.fp32_precision == "ieee"
         assert settings.fp32_precision == "tf32"
     finally:
@@ -27,13 +26,12 @@ def test_float32_products_are_not_tf32() -> None:
 
 
 def test_threads_do_not_switch_tf32_under_each_other() -> None:
-    on_cuda: Any = SimpleNamespace(device=torch.device("cpu"), is_cuda=True, dtype=torch.float32)
     settings = torch.backends.cuda.matmul
     before = settings.fp32_precision
     entered, left = threading.Event(), threading.Event()
 
     def first() -> None:
-        with exact_products(on_cuda):
+        with exact_products(*ON_CUDA):
             entered.set()
             assert left.wait(10)
 
@@ -42,7 +40,7 @@ def test_threads_do_not_switch_tf32_under_each_other() -> None:
         settings.fp32_precision = "tf32"
         thread.start()
         assert entered.wait(10)
-        with exact_products(on_cuda):  # enters second, leaves last
+        with exact_products(*ON_CUDA):  # enters second, leaves last
             left.set()
             thread.join(10)
             assert settings.fp32_precision == "ieee"
@@ -55,7 +53,7 @@ def test_autocast_does_not_reach_inside() -> None:
     a = torch.randn(8, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (a @ a).dtype == torch.bfloat16
-        with exact_products(a):
+        with exact_products(a.device, a.dtype):
             assert torch.equal(a @ a, torch.mm(a, a))
             assert (a @ a).dtype == torch.float32
 

@@ -158,7 +158,11 @@ def test_infinite_and_undefined_logits(backend, device):
     assert best.indices.tolist()[0::2] == [1040, 1040]
     assert best.values.isnan().tolist() == [False, True, False, False]
     bias[:] = -INF
-    assert row_lse(rows[:1], columns, None, bias=bias, backend=backend).lse.tolist() == [-INF]
+    nothing = row_lse(rows[:1], columns, None, bias=bias, expectation=True, backend=backend)
+    assert nothing.lse.tolist() == [-INF]
+    assert nothing.expected.isnan().all()
+    best = row_max(rows[:1], columns, bias=bias, backend=backend)
+    assert (best.values.item(), best.indices.item()) == (-INF, -1)
     bias[3] = INF
     assert row_lse(rows[:1], columns, None, bias=bias, backend=backend).lse.isnan().all()
 

@@ -138,6 +138,19 @@ def test_operands_laid_out_otherwise(backend, device):
     )
 
 
+@needs_triton
+def test_a_descriptor_gets_an_address_that_it_takes():
+    """TMA wants multiples of 16 bytes, which a slice of a larger buffer need not begin at."""
+    from codeact.kernels.attention_operands import aligned
+
+    odd = torch.arange(65.0)[1:].view(2, 4, 8)
+    assert odd.data_ptr() % 16 != 0
+    found = aligned(odd)
+    assert found.data_ptr() % 16 == 0
+    assert torch.equal(found, odd)
+    assert aligned(found) is found
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_huge_scores_and_a_broken_value(backend, device):
     inputs = make_inputs(seqlens=(17,), device=device)

@@ -105,6 +105,13 @@ def test_s_ifd_of_parts_is_that_of_the_whole(either: LoadedModel) -> None:
     ]
 
 
+def test_s_ifd_of_a_slice_knows_no_other_rows(either: LoadedModel) -> None:
+    noisy = Scorer(either).noisy_losses(EXAMPLES, num_copies=2)
+    for slice_ in (noisy.slice(1, 2), noisy.slice(0, 1), noisy.slice(3), noisy.slice(0, 0)):
+        alone = pa.Table.from_pylist(slice_.to_pylist(), schema=slice_.schema)
+        assert s_ifd_table(slice_) == s_ifd_table(alone)
+
+
 def test_s_ifd_of_nothing(either: LoadedModel) -> None:
     for examples in (EXAMPLES.select([]), EXAMPLES.select([2])):
         table = Scorer(either).s_ifd(examples, num_copies=1)
@@ -147,6 +154,9 @@ def test_nonfinite_states(tiny_model_folder: Path) -> None:
     assert table["status"].to_pylist() == expected
     assert np.isnan(vectors).all(axis=1).tolist() == [False, False, True]
     assert not np.isnan(vectors[:2]).any()
+    # NaN has no place in JSON, and a loss that is none no place in a table.
+    losses = scorer.ifd(examples, token_nlls=True)["token_nll_cond"].to_pylist()
+    assert [row is None for row in losses] == [False, False, True]
     assert scorer.rmi(examples)["status"].to_pylist() == expected
     assert scorer.perplexity(examples)["status"].to_pylist() == expected
     noisy = scorer.s_ifd(examples, num_copies=1)

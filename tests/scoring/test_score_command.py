@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,54 @@ def test_embeddings_and_token_losses(
     assert not list(data.parent.glob("*parts*"))
 
 
+def test_token_losses_of_a_row_without_a_score(data: Path, tiny_model_folder: Path) -> None:
+    """JSON has no NaN: a model that gives one may not stop the writing of a finished table."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    broken = data.parent / "broken"
+    shutil.copytree(tiny_model_folder, broken)
+    weights = load_file(broken / "model.safetensors")
+    (x,) = AutoTokenizer.from_pretrained(broken)("x")["input_ids"]
+    weights["model.embed_tokens.weight"][x] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    output = data.parent / "x.jsonl"
+    assert score(data, broken, "--output", str(output), "--token-nll") == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["status"] for row in rows] == ["nonfinite"] * 7
+    assert [row["token_nll_cond"] for row in rows] == [None] * 7
+
+
+def test_interrupted_with_embeddings_alone(
+    data: Path,
+    tiny_model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The parts wait beside the matrix, and the user is told so."""
+    from codeact.pipeline import selection_stages
+
+    monkeypatch.setattr(selection_stages, "SHARD_SIZE", 3)
+    scored: list[int] = []
+    real = Scorer.ifd_and_embeddings
+
+    def interrupt(self: Scorer, examples: Any, **options: Any) -> Any:
+        scored.append(len(examples))
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        return real(self, examples, **options)
+
+    monkeypatch.setattr(Scorer, "ifd_and_embeddings", interrupt)
+    line = ["score", str(data), "--model", str(tiny_model_folder), "--device", "cpu"]
+    line += ["--embeddings", str(data.parent / "e.npy")]
+    assert main(line) == 130
+    assert "the same command goes on from here" in capfd.readouterr().err
+    assert main(line) == 0
+    assert scored == [3, 3, 3, 1]
+    assert np.load(data.parent / "e.npy").shape == (7, 32)
+    assert not list(data.parent.glob("*parts*"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -81,6 +130,8 @@ def test_embeddings_and_token_losses(
         (["--pool", "cls"], "--pool must be sequence or prompt"),
         (["--embeddings", "{}/e.npz"], "--embeddings must end in .npy"),
         (["--num-copies", "-1"], "--num-copies must be at least 0"),
+        (["--num-copies", "3"], "--num-copies needs --preset tshirt, got codeact"),
+        (["--pool", "prompt"], "--pool needs --embeddings"),
         (["--preset", "alpaca"], "preset must be one of codeact, superfiltering, cherry, tshirt"),
     ],
 )

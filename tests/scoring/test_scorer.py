@@ -11,7 +11,8 @@ import pytest
 from codeact.data import load_examples
 from codeact.errors import InputError
 from codeact.models import LoadedModel, load_model
-from codeact.scoring import Scorer
+from codeact.scoring import Scorer, ifd_preset
+from codeact.scoring.spans import ifd_spans
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,18 @@ def test_statuses(loaded: LoadedModel) -> None:
     assert scored == [True, False, False, False, False, True]
     assert table["num_response_tokens"].to_pylist()[0] == 2
     assert table["num_prompt_tokens"].to_pylist()[3] == 40
+
+
+def test_an_answer_that_melts_into_its_prompt() -> None:
+    """There is no token of it to score, and yet the prompt did not overflow."""
+
+    def tokenizer(texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [list(text.replace("\n\n", "\v").encode()) for text in texts]}
+
+    examples = load_examples([{"instruction": "a", "output": out} for out in ("\n", "b\n")])
+    for max_length, expected in ((99, ["nonfinite", "ok"]), (4, ["prompt_overflow"] * 2)):
+        spans = ifd_spans(examples, tokenizer, ifd_preset("codeact"), max_length)  # type: ignore[arg-type]
+        assert [span.status for span in spans] == expected
 
 
 def test_nan_model_gives_status_not_zero(tiny_model_folder: Path) -> None:

@@ -171,6 +171,8 @@ def test_adapted_projection_is_trained_with_logits(
     assert [loss.item() for loss in losses] == pytest.approx([expected] * 2, rel=1e-6)
     assert caplog.text.count("forms the logits of scored positions") == 1
     assert "merge its adapter" in caplog.text
+    _, outputs = packed_loss_and_outputs(adapted, batch, 7.0)
+    assert outputs.logits is None
     losses[0].backward()
     assert adapted.get_output_embeddings().lora_B["default"].weight.grad.abs().max() > 0
 

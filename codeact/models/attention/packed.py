@@ -4,7 +4,7 @@ A transformers model loaded with ``attn_implementation="codeact"`` keeps packed 
 wherever it is called from: with ``cu_seq_lens_q`` given or only ``position_ids`` that restart, with
 a cache or without, with an all-ones ``attention_mask`` or none. (With a cache or such a mask
 transformers' own ``sdpa`` and ``eager`` mix the sequences silently.) Padded batches and generation
-go through transformers' ``sdpa``.
+go through transformers' ``sdpa``; there a row is one sequence, whatever its ``position_ids`` say.
 
 ``"codeact"`` takes the fastest kernel that can serve a call; ``"codeact_fa3"`` and the like, one
 for each of :func:`codeact.models.attention_backends`, take the named one or raise.
@@ -12,6 +12,7 @@ for each of :func:`codeact.models.attention_backends`, take the named one or rai
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import Any
 
@@ -60,7 +61,7 @@ def _packed_mask(
     from transformers.masking_utils import sdpa_mask
 
     # use_vmap marks masks with rules of their own (image tokens, prefixes).
-    if attention_mask is None and not use_vmap and q_length == kv_length:
+    if q_length == kv_length and not use_vmap and not _has_padding(attention_mask):
         return None
     mask: Tensor | None = sdpa_mask(
         q_length=q_length,
@@ -70,6 +71,25 @@ def _packed_mask(
         **kwargs,
     )
     return mask
+
+
+def _has_padding(attention_mask: Tensor | None) -> bool:
+    """Whether a token is masked, for which transformers' ``sdpa_mask`` does not always look.
+
+    With a sliding window and under torch.compile it makes a mask of ones into a dense one, in which
+    packed sequences see each other. A graph cannot look either, so the question breaks it.
+    """
+    if attention_mask is None:
+        return False
+    # The second condition is for frames that Dynamo gave up: it tries again what they call.
+    if torch.compiler.is_dynamo_compiling() or "torch._dynamo" in sys.modules:
+        outside: bool = torch.compiler.disable(_has_zero)(attention_mask)
+        return outside
+    return _has_zero(attention_mask)
+
+
+def _has_zero(attention_mask: Tensor) -> bool:
+    return not bool(attention_mask.all())
 
 
 def packed_attention(
@@ -111,17 +131,22 @@ def packed_attention(
         The attention output, (batch_size, num_tokens, num_heads, head_dim), and None.
 
     Raises:
-        ValueError: dropout or a term of the scores that no kernel here knows on a packed batch, or
-            something that the named backend cannot do.
+        ValueError: dropout or a term of the scores that no kernel here knows on a packed batch,
+            ``cu_seq_lens_q`` beside a mask, or something that the named backend cannot do.
         ImportError: the named backend is not installed.
     """
     if attention_mask is not None or query.shape[2] != key.shape[2]:
+        if attention_mask is not None and cu_seq_lens_q is not None:
+            raise ValueError(
+                "packed attention takes boundaries or an attention_mask with zeros, got both: "
+                "the mask would let packed sequences see each other"
+            )
         return _dense_attention(
             module, query, key, value, attention_mask, scaling, dropout, softcap, kwargs
         )
     if dropout:
         raise ValueError(f"packed attention has no dropout, got attention_dropout = {dropout}")
-    _refuse_unknown(kwargs)
+    _refuse_unknown(module, kwargs)
     batch_size, _, num_tokens, _ = query.shape
     if cu_seq_lens_q is None:
         cu_seq_lens_q = _boundaries(position_ids, batch_size, num_tokens, query.device)
@@ -140,14 +165,15 @@ def packed_attention(
     return output.unflatten(0, (batch_size, num_tokens)), None
 
 
-def _refuse_unknown(kwargs: dict[str, Any]) -> None:
+def _refuse_unknown(module: nn.Module, kwargs: dict[str, Any]) -> None:
     for term in _UNKNOWN_TERMS:
         if kwargs.get(term) is not None:
             raise ValueError(
                 f"packed attention does not know {term!r}, which this model adds to its scores; "
                 "load it with attn_implementation='eager'"
             )
-    if kwargs.get("is_causal") is False:
+    is_causal = kwargs.get("is_causal")
+    if (getattr(module, "is_causal", True) if is_causal is None else is_causal) is False:
         raise ValueError("packed attention is causal, and this layer asks for is_causal=False")
 
 

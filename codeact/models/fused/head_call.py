@@ -89,7 +89,7 @@ class StandIn(nn.Module):
         return restore
 
     def take(self) -> HeadCall:
-        """What came in the last pass; nothing is kept, since the graph of all layers hangs on it."""
+        """What came in the last pass. Nothing is kept: the graph of all layers hangs on it."""
         call, self.call = self.call, None
         if call is None:
             raise RuntimeError("the forward pass did not reach its output projection")

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codeact.models.attention.maskless import maskless
 from codeact.models.hidden_states import OutputHead, output_head
 from codeact.models.isolation import assert_isolated
 from codeact.models.stream.lookahead import ahead
@@ -76,8 +75,9 @@ def stream_losses(
     """Score sequences in packs, longest first within a window.
 
     On a GPU, windows are drawn and packs laid out in pinned memory by another thread while the
-    device works; each pack is copied and launched before the one ahead of it is read, and
-    reading it is the only wait for the device. On a CPU every thread that PyTorch may use takes a
+    device works, and each pack is copied and launched before the one ahead of it is read. Nothing
+    else here waits for the device; transformers does once a pack, to look at its positions before
+    it launches anything. On a CPU every thread that PyTorch may use takes a
     pack of its own: a thread then never waits for another inside a product, which on a shared
     machine costs a quarter of the time.
 
@@ -209,7 +209,7 @@ def _on_gpu(
 
     running = None
     for pack in ahead(lay_out(), _DEPTH):
-        with torch.cuda.device(device), maskless(model):
+        with torch.cuda.device(device):
             launched = launch(model, head, pack.map(to_device), token_nlls)
         if running is not None:
             yield running.read()

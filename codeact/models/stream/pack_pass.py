@@ -156,7 +156,8 @@ class DeviceResult:
             self._done.synchronize()
         cu_rows, is_pooled = self._pack.batch.cu_rows, self._pack.is_pooled
         counts, totals = np.diff(cu_rows).tolist(), self._sums.tolist()
-        nlls = None if self._nlls is None else np.split(self._nlls.numpy(), cu_rows[1:-1])
+        # Copied: the results are kept, and pinned memory is not to be kept with them.
+        nlls = None if self._nlls is None else np.split(self._nlls.numpy().copy(), cu_rows[1:-1])
         pooled = None if self._pooled is None else self._pooled.numpy()
         return [
             (
