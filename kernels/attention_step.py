@@ -97,8 +97,7 @@ def attend(
     weight = tl.exp2(score * to_log2 - new_max[:, None])
     shrink = tl.exp2(row_max - new_max)
     row_sum = row_sum * shrink + tl.sum(weight, axis=1)
-    out = out * shrink[:, None]
-    out_tangent = out_tangent * shrink[:, None]
+    out, out_tangent = out * shrink[:, None], out_tangent * shrink[:, None]
     rounded = weight.to(value.dtype)
     out = tl.dot(rounded, value, out, input_precision="ieee")
     if value_tangent is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import codeact
 from codeact.cli.options import Column, Data, Device, Dtype, Model, Output, Seed
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def score(
 
     IFD, the first three presets, is how much the instruction helps to predict its answer. S-IFD
     counts only the tokens for which it matters; RMI turns the question round. Every row keeps its
-    place, with a status where it cannot be scored. With --output (.parquet or .jsonl), an
-    interrupted command goes on where it stopped.
+    place, with a status where it cannot be scored. With --output (.parquet or .jsonl)
+    or --embeddings, an interrupted command goes on where it stopped.
     """
     from codeact.cli import checks
     from codeact.cli.display import progress_bar
@@ -179,9 +180,9 @@ def _parts(
             yield Path(scratch)
         return
     options = (
-        examples.content_hash(), model, model_fingerprint(model), scorer.preset.name, scorer.turns,
-        scorer.max_length, scorer.token_budget, str(scorer.model.dtype), str(scorer.model.device),
-        method,
+        codeact.__version__, examples.content_hash(), model, model_fingerprint(model),
+        scorer.preset.name, scorer.turns, scorer.max_length, scorer.token_budget,
+        str(scorer.model.dtype), str(scorer.model.device), method,
     )  # fmt: skip
     key = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
     folder = Path(f"{kept}.parts-{key}")

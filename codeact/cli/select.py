@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 def select(
     data: Data,
     *,
-    scores: Annotated[Path, typer.Option(metavar="FILE", help="Table written by codeact score.")],
+    scores: Annotated[
+        Path, typer.Option(metavar="FILE", help="Table written by codeact score; not by qaq.")
+    ],
     embeddings: Annotated[
-        Path, typer.Option(metavar="FILE", help="Matrix written by codeact embed.")
+        Path, typer.Option(metavar="FILE", help="Matrix written by codeact embed or score.")
     ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="JSONL file for the kept rows.")],
     table: Annotated[

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codeact.models.attention.capability import HALF
 from codeact.models.hidden_states import output_head, packed_nll
 from codeact.ops.varlen import PackedBatch, pack_sequences
 
@@ -22,6 +23,10 @@ _PROBE_SEQLENS = (9, 17, 5)
 # that comes to 2e-5 in float32, while a wrong mask moves logits by a tenth and more.
 _LEAK = {torch.float64: 1e-6, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-3}
 _ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+# In half precision rounding alone moves single tokens of some models by all of a logit: under
+# eager attention up to 2 of these 31 of SmolLM2-135M in bfloat16. A wrong mask moves all tokens of
+# a sequence but the first, which are 4 or more.
+_STEADY = 0.9
 # Their angles depend on the longest position in the whole pack, hence on the neighbours.
 _PACK_WIDE_ROPE = ("dynamic", "longrope")
 _CHECKED = "_codeact_isolated"
@@ -107,9 +112,10 @@ def _probe(model: PreTrainedModel, model_inputs: ModelInputs) -> None:
         leak,
         "another sequence in the pack",
     )
-    _require(
-        _distance(logits, torch.cat(_eager_logits(model, sequences))) / scale, rounding, "packing"
-    )
+    alone = torch.cat(_eager_logits(model, sequences))
+    apart = (logits.float() - alone.float()).abs().amax(dim=1)  # of each token
+    change = apart.max() if logits.dtype not in HALF else apart.quantile(_STEADY)
+    _require(float(change) / scale, rounding, "packing")
     batch = _batch(model, sequences)
     from_logits = F.cross_entropy(logits[batch.rows].float(), batch.targets, reduction="none")
     without = packed_nll(model, output_head(model), batch)

@@ -111,6 +111,16 @@ def test_shift_labels_are_taken_as_they_are(make_tiny: Callable[..., PreTrainedM
     assert fuse_loss(model)(**shifted).loss.item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_change_of_the_softcap_is_seen(make_tiny: Callable[..., PreTrainedModel]) -> None:
+    model, inputs = fuse_loss(make_tiny("gemma2-softcap", "eager")), batch()
+    for softcap in (30.0, 0.5, None):
+        model.config.final_logit_softcapping = softcap
+        fused = model(**inputs).loss.item()
+        plain = unfuse_loss(model)(**inputs).loss.item()
+        assert fused == pytest.approx(plain, rel=1e-5)
+        fuse_loss(model)
+
+
 def test_output_is_the_models_own(make_tiny: Callable[..., PreTrainedModel]) -> None:
     model, inputs = make_tiny("qwen2-bias"), batch()
     options: dict[str, Any] = {"output_hidden_states": True, "use_cache": True}
@@ -192,7 +202,7 @@ def test_projection_meets_scored_rows_only(make_tiny: Callable[..., PreTrainedMo
 def test_nothing_scored_is_zero(make_tiny: Callable[..., PreTrainedModel]) -> None:
     model, inputs = fuse_loss(make_tiny("llama-gqa")), batch()
     inputs["labels"] = torch.full_like(inputs["labels"], -100)
-    for num_items in ({}, {"num_items_in_batch": torch.tensor(0)}):
+    for num_items in ({}, {"num_items_in_batch": 0}, {"num_items_in_batch": torch.tensor(0)}):
         loss, gradients = loss_and_gradients(model, **inputs, **num_items)
         assert loss.item() == 0.0
         assert gradients

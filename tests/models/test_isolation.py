@@ -91,9 +91,10 @@ def test_checked_again_on_another_device(
     probed: list[str] = []
     monkeypatch.setattr(isolation, "_probe", lambda model, _: probed.append(model.device.type))
     model = make_tiny("llama-gqa")
-    for device in ("cpu", "cpu", "meta"):
-        assert_isolated(model.to(device))
-    assert probed == ["cpu", "meta"]
+    for device in ("cpu", "cpu", "cuda"):
+        monkeypatch.setattr(type(model), "device", torch.device(device))
+        assert_isolated(model)
+    assert probed == ["cpu", "cuda"]
 
 
 def test_nan_weights_fail(make_tiny: Callable[..., PreTrainedModel]) -> None:
@@ -120,3 +121,34 @@ def test_what_a_short_probe_cannot_show(
         setattr(model.config, name, value)
     with pytest.raises(RuntimeError, match=message):
         assert_isolated(model)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "spoiled", "passes"),
+    [
+        (torch.bfloat16, slice(11, 13), True),
+        (torch.bfloat16, slice(27, 31), False),  # the shortest sequence but for its first token
+        (torch.float32, slice(11, 12), False),
+    ],
+    ids=["rounding", "a-sequence", "float32"],
+)
+def test_in_half_precision_rounding_may_move_single_tokens(
+    make_tiny: Callable[..., PreTrainedModel],
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    spoiled: slice,
+    passes: bool,
+) -> None:
+    model, eager = make_tiny("llama-gqa").to(dtype), isolation._eager_logits
+
+    def chaotic(*args: Any) -> list[torch.Tensor]:
+        logits = torch.cat(eager(*args))
+        logits[spoiled] += 2 * logits.abs().max()
+        return [logits]
+
+    monkeypatch.setattr(isolation, "_eager_logits", chaotic)
+    if passes:
+        assert_isolated(model)
+    else:
+        with pytest.raises(RuntimeError, match="not isolated: packing"):
+            assert_isolated(model)

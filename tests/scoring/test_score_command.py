@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import codeact
 from codeact.cli import main
 from codeact.data import load_examples
 from codeact.scoring import Scorer
@@ -115,8 +116,12 @@ def test_interrupted_with_embeddings_alone(
     line += ["--embeddings", str(data.parent / "e.npy")]
     assert main(line) == 130
     assert "the same command goes on from here" in capfd.readouterr().err
+    with monkeypatch.context() as other_version:  # whose rules and shards may differ
+        other_version.setattr(codeact, "__version__", "0.0.0")
+        assert main(line) == 0
+    assert scored == [3, 3, 3, 3, 1]
     assert main(line) == 0
-    assert scored == [3, 3, 3, 1]
+    assert scored[5:] == [3, 1]
     assert np.load(data.parent / "e.npy").shape == (7, 32)
     assert not list(data.parent.glob("*parts*"))
 

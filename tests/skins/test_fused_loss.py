@@ -145,6 +145,18 @@ def test_sft_trainer(tiny_model_folder: Path, tmp_path: Path, loss_type: str) ->
     run.assert_close(Run([log[0] for log in logs_of(theirs, "loss")], parameters_of(theirs.model)))
 
 
+def test_a_broken_row_is_no_hit() -> None:
+    from codeact.models.fused.forward import ProjectedRows, ScoredRows
+    from codeact.models.fused.head_call import LogitForm
+    from codeact.models.fused.trl_head import token_stats
+
+    hidden_states, targets = torch.eye(3)[:2] * 9, torch.tensor([0, 1])
+    hidden_states[1] = float("nan")
+    scored = ScoredRows(torch.arange(2), targets, None)
+    rows = ProjectedRows(hidden_states, torch.eye(3), None, LogitForm(1.0, None), scored)
+    assert token_stats(rows, 1.0).is_top1.tolist() == [True, False]
+
+
 @needs_trl
 def test_head_of_another_trainer_is_refused_or_heeded(tiny_model_folder: Path) -> None:
     from trl.trainer.utils import add_fused_lm_head

@@ -112,7 +112,7 @@ def packed_attention(
     """Causal attention inside each sequence of a flat stream (transformers' attention interface).
 
     Args:
-        module: the calling attention layer; not read, except for padded batches.
+        module: the calling attention layer; ``is_causal`` is read, and more for padded batches.
         query: (batch_size, num_heads, num_tokens, head_dim).
         key: (batch_size, num_kv_heads, num_tokens, head_dim); grouped-query attention is allowed.
         value: like ``key``.

@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codeact.models.fused.head_call import HeadCall, LogitForm, StandIn, call_head, logit_form
+from codeact.models.fused.head_call import (
+    HeadCall,
+    LogitForm,
+    StandIn,
+    call_head,
+    form_in_config,
+    logit_form,
+)
 from codeact.ops.linear_nll_loss import linear_nll_loss
 from codeact.ops.varlen import IGNORE_INDEX
 
@@ -51,7 +58,8 @@ class FusedState:
         self.previous: Any = None  # a forward that the instance had, bound
         self.trl_temperature: float | None = None  # of the head that TRL gave the model, or None
         self.stand_in = StandIn()
-        self.form: LogitForm | None = None  # found by the first loss
+        # What the model does to its logits, by what its config says; found by the first loss.
+        self.forms: dict[LogitForm, LogitForm] = {}
 
 
 class ProjectedRows(NamedTuple):
@@ -112,12 +120,14 @@ class _FusedCall:
     def finish(self, output: Any) -> Any:
         """The model's output, with the loss of the scored rows in place of logits."""
         state, head_call = self.state, self.state.stand_in.take()
-        if state.form is None:
+        said = form_in_config(self.model)
+        form = state.forms.get(said)
+        if form is None:
             logits = output[0] if isinstance(output, tuple) else output.logits
-            state.form = logit_form(self.model, head_call.probe, logits)
+            form = state.forms[said] = logit_form(self.model, head_call.probe, logits)
         if self.for_trl:
-            return self._output_for_trl(output, head_call, state.form)
-        loss = self._loss(head_call, state.form)
+            return self._output_for_trl(output, head_call, form)
+        loss = self._loss(head_call, form)
         if isinstance(output, tuple):
             return (loss, *output[1:])
         fields = {name: value for name, value in output.items() if name != "logits"}

@@ -96,14 +96,19 @@ class StandIn(nn.Module):
         return call
 
 
+def form_in_config(model: PreTrainedModel) -> LogitForm:
+    """What the config says that the model does to the projection's output."""
+    head = output_head(model)
+    return LogitForm(head.scale, head.softcap)
+
+
 def logit_form(model: PreTrainedModel, probe: Tensor, logits: Tensor) -> LogitForm:
-    """How the model made ``logits`` of ``probe``. Waits for the device: ask once.
+    """How the model made ``logits`` of ``probe``. Waits for the device: ask once for a config.
 
     Raises:
         NotFusableError: it did neither nothing nor what the config says.
     """
-    head = output_head(model)
-    for form in (LogitForm(1.0, None), LogitForm(head.scale, head.softcap)):
+    for form in (LogitForm(1.0, None), form_in_config(model)):
         if logits.shape[-1] == len(probe):
             expected = probe * form.scale
             if form.softcap is not None:
