@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from codeact.models.attention.packed import packed_attention
+from codeact.ops.masks import dense_mask
 from codeact.ops.varlen import PackedBatch, pack_sequences
 
 SEQLENS = (9, 1, 17, 4)
@@ -93,6 +94,9 @@ def test_boundaries_beside_padding_are_refused(make_tiny: Callable[..., PreTrain
     mask[0, -1] = 0
     with pytest.raises(ValueError, match="boundaries or an attention_mask with zeros, got both"):
         model(**inputs, attention_mask=mask)
+    dense = dense_mask(inputs["cu_seq_lens_q"])  # which knows them
+    masked, expected = model(**inputs, attention_mask=dense).logits, model(**inputs).logits
+    assert (masked - expected).abs().max() <= 1e-5
 
 
 @torch.no_grad()

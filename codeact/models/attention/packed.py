@@ -28,6 +28,8 @@ ATTN_IMPLEMENTATION = "codeact"
 # What some models hand to their attention and no kernel here reads: gpt-oss's sinks, T5's bias.
 _UNKNOWN_TERMS = ("s_aux", "sinks", "position_bias")
 
+_FROM_PADDING = "_codeact_from_padding"
+
 
 def register_attention() -> None:
     """Tell transformers of ``"codeact"`` and each ``"codeact_<backend>"``; may be repeated."""
@@ -70,7 +72,16 @@ def _packed_mask(
         use_vmap=use_vmap,
         **kwargs,
     )
+    if mask is not None and not torch.compiler.is_compiling():
+        setattr(mask, _FROM_PADDING, True)
     return mask
+
+
+def _knows_no_boundaries(attention_mask: Tensor | None) -> bool:
+    """Whether a mask was made of a row of ones and zeros; a dense one of the caller's is his."""
+    if torch.compiler.is_compiling():  # a graph has no such attributes
+        return False
+    return getattr(attention_mask, _FROM_PADDING, False)
 
 
 def _has_padding(attention_mask: Tensor | None) -> bool:
@@ -132,11 +143,11 @@ def packed_attention(
 
     Raises:
         ValueError: dropout or a term of the scores that no kernel here knows on a packed batch,
-            ``cu_seq_lens_q`` beside a mask, or something that the named backend cannot do.
+            ``cu_seq_lens_q`` beside padding, or something that the named backend cannot do.
         ImportError: the named backend is not installed.
     """
     if attention_mask is not None or query.shape[2] != key.shape[2]:
-        if attention_mask is not None and cu_seq_lens_q is not None:
+        if cu_seq_lens_q is not None and _knows_no_boundaries(attention_mask):
             raise ValueError(
                 "packed attention takes boundaries or an attention_mask with zeros, got both: "
                 "the mask would let packed sequences see each other"
