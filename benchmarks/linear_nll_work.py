@@ -30,7 +30,7 @@ def make_inputs(
 
     weight = normal(vocab_size, hidden_size)
     targets = torch.randint(vocab_size, (num_tokens,), generator=generator, device=device)
-    lean = 10 * torch.rand(num_tokens, 1, generator=generator, device=device) / hidden_size
+    lean = 24 * torch.rand(num_tokens, 1, generator=generator, device=device) / hidden_size
     states = 2 * normal(num_tokens, hidden_size) / hidden_size**0.5 + lean * weight[targets]
     return states.to(dtype), weight.to(dtype), targets
 
