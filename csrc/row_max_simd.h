@@ -53,8 +53,7 @@ inline void add_range(const Values<S, kBias>& values, int64_t first, int64_t las
   for (int k = 1; k < kAccumulators; ++k) top[0] = S::max(top[0], top[k]);
   const bool has_nan = numbers != first_bits(S::kWidth);
   const float largest = has_nan ? __builtin_nanf("") : largest_lane<S>(top[0]);
-  // A row of nothing but -inf has its maximum in its first column.
-  if (!has_nan && !(largest > *best) && *index >= 0) return;
+  if (!has_nan && !(largest > *best)) return;
   *best = largest;
   *index = first_col + find(values, largest, first, last);
 }

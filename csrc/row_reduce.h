@@ -64,7 +64,7 @@ void lse_tangent_rows(const LseTangentRows& job, int num_threads, Level level = 
 
 // Adds a tile to the maximum of product + bias in each row, from best = -inf and index = -1 on:
 // the lowest column among equal ones, and the first NaN if there is one. `excluded` names a column
-// in each row that does not count, -1 for none; index stays -1 while no column counts.
+// in each row that does not count, -1 for none; index stays -1 while nothing is above -inf.
 struct MaxRows {
   Tile tile;
   const float* bias;        // or null

@@ -129,7 +129,7 @@ def row_max(
             _address(index, tile.first_row),
             torch.get_num_threads(),
         )
-    return best, index.masked_fill_(best.isneginf(), -1)
+    return best, index
 
 
 def _tiles(

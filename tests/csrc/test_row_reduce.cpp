@@ -164,7 +164,7 @@ int64_t plain_index(const float* row, const Floats& bias, int64_t num_cols, int6
     const float value = row[col] + bias[col];
     if (col == excluded) continue;
     if (std::isnan(value)) return col;
-    if (best < 0 || value > row[best] + bias[best]) best = col;
+    if (value > (best < 0 ? -kInf : row[best] + bias[best])) best = col;
   }
   return best;
 }
