@@ -93,6 +93,33 @@ def max_rows(
     index: int,
     num_threads: int,
 ) -> None: ...
+def square_lse(
+    points: int,
+    num_points: int,
+    samples: int,
+    num_samples: int,
+    sample_stride: int,
+    dim: int,
+    scale: float,
+    cutoff: float,
+    maximum: int,
+    sum: int,  # noqa: A002
+    num_threads: int,
+) -> None:
+    """``sum`` is float64."""
+
+def square_max(
+    points: int,
+    num_points: int,
+    samples: int,
+    num_samples: int,
+    sample_stride: int,
+    dim: int,
+    excluded: int,
+    best: int,
+    index: int,
+    num_threads: int,
+) -> None: ...
 def nll_rows(
     logits: int,
     dtype: str,
@@ -120,6 +147,111 @@ def softmax_gradient_rows(
     nll: int,
     gradient: int,
     gradient_stride: int,
+    num_threads: int,
+) -> None: ...
+
+# Nearest neighbours, csrc/neighbours.h. Plain ints are addresses: int64 for excluded, index, left
+# and right, int32 for components, float64 for the squared distances of pairs, float32 for the rest.
+def nearest_rows(
+    tile: int,
+    num_rows: int,
+    num_cols: int,
+    stride: int,
+    row_squares: int,
+    col_squares: int,
+    first_col: int,
+    excluded: int,
+    k: int,
+    squared: int,
+    index: int,
+    num_threads: int,
+) -> None: ...
+def reach_rows(
+    tile: int,
+    num_rows: int,
+    num_cols: int,
+    stride: int,
+    row_squares: int,
+    col_squares: int,
+    first_col: int,
+    col_floor: int,
+    row_component: int,
+    col_component: int,
+    best: int,
+    index: int,
+    second: int,
+    num_threads: int,
+) -> None: ...
+def squared_distances(
+    points: int,
+    dim: int,
+    stride: int,
+    left: int,
+    right: int,
+    num_pairs: int,
+    squared: int,
+    num_threads: int,
+) -> None: ...
+
+# The search for many strings at once, csrc/text_match.h. Texts are UTF-8, lower case beyond ASCII.
+def text_index(
+    patterns: list[bytes], documents: list[bytes], ngram: int
+) -> tuple[object, npt.NDArray[np.int32]]:
+    """The index, for ``find_texts`` only, and each document's number of different n-grams."""
+
+def find_texts(
+    index: object, texts: list[bytes], needed: npt.NDArray[np.int32], num_threads: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Rows of (text, pattern), and of (text, document, shared)."""
+
+# Steps of k-means, csrc/kmeans.h; float32 where nothing else is said.
+def kmeans_assign(
+    points: npt.NDArray[np.float32],
+    squares: npt.NDArray[np.float32],
+    centroids: npt.NDArray[np.float32],
+    panels: npt.NDArray[np.float32],
+    half_squares: npt.NDArray[np.float32],
+    shifts: npt.NDArray[np.float32] | None,
+    panel_shifts: npt.NDArray[np.float32] | None,
+    tolerance: float,
+    max_square: float,
+    labels: npt.NDArray[np.int32],
+    upper: npt.NDArray[np.float32],
+    lower: npt.NDArray[np.float32],
+    rounder: float,
+    sums: npt.NDArray[np.float64],
+    counts: npt.NDArray[np.int64],
+    num_threads: int,
+) -> tuple[int, int]:
+    """Rows that moved, and pairs of a row and a panel of 16 centroids that were multiplied."""
+
+def kmeans_candidates(
+    points: npt.NDArray[np.float32],
+    squares: npt.NDArray[np.float32],
+    candidates: npt.NDArray[np.float32],
+    panels: npt.NDArray[np.float32],
+    half_squares: npt.NDArray[np.float32],
+    tolerance: float,
+    nearest: npt.NDArray[np.float32],
+    left: npt.NDArray[np.float32],
+    potentials: npt.NDArray[np.float64],
+    num_threads: int,
+) -> None: ...
+def kmeans_arrange(
+    points: npt.NDArray[np.float32],
+    order: npt.NDArray[np.int64],
+    centre: npt.NDArray[np.float32],
+    arranged: npt.NDArray[np.float32],
+    squares: npt.NDArray[np.float32],
+    num_threads: int,
+) -> float:
+    """The largest absolute value of ``arranged``."""
+
+def kmeans_distances(
+    points: npt.NDArray[np.float32],
+    centroids: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int32],
+    distances: npt.NDArray[np.float32],
     num_threads: int,
 ) -> None: ...
 

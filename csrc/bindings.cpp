@@ -193,6 +193,9 @@ PYBIND11_MODULE(_C, m) {
         py::arg("seq_idx").noconvert() = py::none(),
         py::arg("cu_seqlens").noconvert() = py::none());
   def_row_reductions(m);
+  def_clustering(m);
+  def_neighbours(m);
+  def_text(m);
 #ifdef CODEACT_WITH_CUDA
   m.attr("built_with_cuda") = true;
   def_cuda(m);

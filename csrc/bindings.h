@@ -26,5 +26,14 @@ inline codeact::DType dtype_named(const std::string& name) {
 // Adds the row reductions to the module.
 void def_row_reductions(pybind11::module_& m);
 
+// Adds k-means.
+void def_clustering(pybind11::module_& m);
+
+// Adds nearest neighbours and spanning trees.
+void def_neighbours(pybind11::module_& m);
+
+// Adds the search for many strings at once.
+void def_text(pybind11::module_& m);
+
 // Adds what runs on a GPU; only in a build with CUDA.
 void def_cuda(pybind11::module_& m);

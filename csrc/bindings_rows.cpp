@@ -58,6 +58,27 @@ void max_rows(Address tile, int64_t num_rows, int64_t num_cols, int64_t stride, 
                     num_threads);
 }
 
+codeact::SquareRows square_rows(Address points, int64_t num_points, Address samples,
+                                int64_t num_samples, int64_t sample_stride, int64_t dim) {
+  return {at<float>(points), num_points, at<float>(samples), num_samples, sample_stride, dim};
+}
+
+void square_lse(Address points, int64_t num_points, Address samples, int64_t num_samples,
+                int64_t sample_stride, int64_t dim, float scale, float cutoff, Address maximum,
+                Address sum, int num_threads) {
+  codeact::square_lse({square_rows(points, num_points, samples, num_samples, sample_stride, dim),
+                       scale, cutoff, at<float>(maximum), at<double>(sum)},
+                      num_threads);
+}
+
+void square_max(Address points, int64_t num_points, Address samples, int64_t num_samples,
+                int64_t sample_stride, int64_t dim, Address excluded, Address best, Address index,
+                int num_threads) {
+  codeact::square_max({square_rows(points, num_points, samples, num_samples, sample_stride, dim),
+                       at<int64_t>(excluded), at<float>(best), at<int64_t>(index)},
+                      num_threads);
+}
+
 void nll_rows(Address logits, const std::string& dtype, int64_t num_rows, int64_t num_cols,
               int64_t stride, Address labels, int64_t ignore_index, Address nll, int num_threads) {
   codeact::nll_rows({{at<void>(logits), dtype_named(dtype), num_rows, num_cols, stride,
@@ -98,6 +119,12 @@ void def_row_reductions(py::module_& m) {
   m.def("max_rows", &max_rows, Unlocked(), arg("tile"), arg("num_rows"), arg("num_cols"),
         arg("stride"), arg("bias"), arg("excluded"), arg("first_col"), arg("best"), arg("index"),
         arg("num_threads"));
+  m.def("square_lse", &square_lse, Unlocked(), arg("points"), arg("num_points"), arg("samples"),
+        arg("num_samples"), arg("sample_stride"), arg("dim"), arg("scale"), arg("cutoff"),
+        arg("maximum"), arg("sum"), arg("num_threads"));
+  m.def("square_max", &square_max, Unlocked(), arg("points"), arg("num_points"), arg("samples"),
+        arg("num_samples"), arg("sample_stride"), arg("dim"), arg("excluded"), arg("best"),
+        arg("index"), arg("num_threads"));
   m.def("nll_rows", &nll_rows, Unlocked(), arg("logits"), arg("dtype"), arg("num_rows"),
         arg("num_cols"), arg("stride"), arg("labels"), arg("ignore_index"), arg("nll"),
         arg("num_threads"));

@@ -9,6 +9,8 @@ struct RowKernels {
   void (*lse)(const LseRows& job, int64_t first, int64_t last);
   void (*lse_tangent)(const LseTangentRows& job, int64_t first, int64_t last);
   void (*max)(const MaxRows& job, int64_t first, int64_t last);
+  void (*square_lse)(const SquareLse& job, int64_t first, int64_t last);
+  void (*square_max)(const SquareMax& job, int64_t first, int64_t last);
   void (*nll)(const NllRows& job, int64_t first, int64_t last);
   void (*softmax_gradient)(const SoftmaxGradientRows& job, int64_t first, int64_t last);
 };

@@ -89,6 +89,11 @@ void run(const Job& job, void (*RowKernels::*member)(const Job&, int64_t, int64_
             [&](int64_t first, int64_t last) { (chosen->*member)(job, first, last); });
 }
 
+void check_squares(const SquareRows& rows) {
+  check(rows.sample_stride >= (rows.num_samples + 63) / 64 * 64, "sample_stride must be ",
+        rows.num_samples, " rounded up to 64, got ", rows.sample_stride);
+}
+
 void check_rule(const LogitRule& rule) {
   check(rule.softcap >= 0, "softcap must not be negative, got ", rule.softcap);
   check(rule.temperature > 0, "temperature must be positive, got ", rule.temperature);
@@ -118,6 +123,19 @@ void lse_tangent_rows(const LseTangentRows& job, int num_threads, Level level) {
 
 void max_rows(const MaxRows& job, int num_threads, Level level) {
   run(job, &RowKernels::max, job.tile.num_rows, job.tile.num_cols, num_threads, level);
+}
+
+void square_lse(const SquareLse& job, int num_threads, Level level) {
+  const SquareRows& rows = job.rows;
+  check_squares(rows);
+  check(job.scale > 0, "scale must be positive, got ", job.scale);
+  run(job, &RowKernels::square_lse, rows.num_points, rows.num_samples, num_threads, level);
+}
+
+void square_max(const SquareMax& job, int num_threads, Level level) {
+  const SquareRows& rows = job.rows;
+  check_squares(rows);
+  run(job, &RowKernels::square_max, rows.num_points, rows.num_samples, num_threads, level);
 }
 
 void nll_rows(const NllRows& job, int num_threads, Level level) {

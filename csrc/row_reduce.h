@@ -75,6 +75,39 @@ struct MaxRows {
 };
 void max_rows(const MaxRows& job, int num_threads, Level level = best_level());
 
+// Rows of -|x - y|^2 / 2 over all samples y, one for each point x: for few dimensions, where
+// differences cost less than a product. All coordinates are finite.
+struct SquareRows {
+  const float* points;  // (num_points, dim)
+  int64_t num_points;
+  const float* samples;  // (dim, sample_stride): all first coordinates, all second ones, ...
+  int64_t num_samples;
+  int64_t sample_stride;  // num_samples rounded up to 64 or more; what fills up is any number
+  int64_t dim;
+};
+
+// The log-sum-exp of scale * (-|x - y|^2 / 2) is maximum + log(sum); nothing is carried over from
+// call to call. Blocks of samples whose largest term is below exp(-cutoff) of the largest so far
+// may be left out: with cutoff = log(num_samples) + 25 together below 2e-11 of the sum.
+struct SquareLse {
+  SquareRows rows;
+  float scale;
+  float cutoff;
+  float* maximum;
+  double* sum;
+};
+void square_lse(const SquareLse& job, int num_threads, Level level = best_level());
+
+// The nearest sample, of equally near ones the first, and -|x - y|^2 / 2. `excluded` as in MaxRows;
+// -inf and -1 where no sample counts.
+struct SquareMax {
+  SquareRows rows;
+  const int64_t* excluded;
+  float* best;
+  int64_t* index;
+};
+void square_max(const SquareMax& job, int num_threads, Level level = best_level());
+
 // Whole rows of logits.
 struct LogitRows {
   const void* logits;

@@ -29,6 +29,8 @@
 #include "row_reduce_simd.h"
 // After row_reduce_simd.h.
 #include "row_max_simd.h"
+#include "row_squares_simd.h"
+// After all of them.
 #include "row_softmax_simd.h"
 
 namespace codeact {

@@ -101,8 +101,8 @@ void softmax_gradient_rows(const SoftmaxGradientRows& job, int64_t first, int64_
 
 template <class S>
 constexpr RowKernels kernels_of() {
-  return {&lse_rows<S>, &lse_tangent_rows<S>, &max_rows<S>, &nll_rows<S>,
-          &softmax_gradient_rows<S>};
+  return {&lse_rows<S>, &lse_tangent_rows<S>,     &max_rows<S>, &square_lse<S>, &square_max<S>,
+          &nll_rows<S>, &softmax_gradient_rows<S>};
 }
 
 }  // namespace

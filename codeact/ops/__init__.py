@@ -13,6 +13,13 @@ from codeact.ops.linear_nll_loss import linear_nll_loss
 from codeact.ops.masks import PackedBlockMask, block_mask, dense_mask, seq_idx
 from codeact.ops.native import native_status
 from codeact.ops.nearest import NearestCentroid, log_density, min_distance, nearest_centroid
+from codeact.ops.neighbours import (
+    NearestK,
+    NearestOutside,
+    PointCloud,
+    nearest_k,
+    nearest_outside,
+)
 from codeact.ops.packing import (
     pack_best_fit,
     pack_best_fit_reference,
@@ -46,8 +53,11 @@ __all__ = [
     "DeviceTokens",
     "Logits",
     "NearestCentroid",
+    "NearestK",
+    "NearestOutside",
     "PackedBatch",
     "PackedBlockMask",
+    "PointCloud",
     "RowLse",
     "RowLseTangent",
     "RowMax",
@@ -65,6 +75,8 @@ __all__ = [
     "min_distance",
     "native_status",
     "nearest_centroid",
+    "nearest_k",
+    "nearest_outside",
     "pack_best_fit",
     "pack_best_fit_reference",
     "pack_layout",

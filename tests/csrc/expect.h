@@ -29,8 +29,12 @@ bool refuses(Call call, const std::string& text) {
 
 // Each file of tests has one; main.cpp calls them.
 void test_gather();
+void test_kmeans();
+void test_neighbours();
 void test_packing();
 void test_row_reduce();
 void test_row_softmax();
+void test_row_squares();
 void test_shuffle();
+void test_text_match();
 void test_windows();

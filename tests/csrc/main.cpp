@@ -9,8 +9,12 @@ int main() {
   test_windows();
   test_shuffle();
   test_gather();
+  test_kmeans();
   test_row_reduce();
   test_row_softmax();
+  test_row_squares();
+  test_neighbours();
+  test_text_match();
   std::puts("all hold");
   return 0;
 }

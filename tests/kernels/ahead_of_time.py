@@ -124,6 +124,14 @@ def launch_row_max(dtype: torch.dtype) -> None:
     row_max(rows, columns, bias, excluded)
 
 
+def launch_row_reach(dtype: torch.dtype) -> None:
+    from codeact.kernels.row_reach import row_reach
+
+    rows, columns, labels, bias = streamed(dtype)
+    components = torch.zeros(len(columns), dtype=torch.int32)
+    row_reach(rows, columns, torch.zeros(256), bias, bias, labels.int(), components)
+
+
 def launch_softmax_gradient(dtype: torch.dtype, out_dtype: torch.dtype, options: bool) -> None:
     from codeact.kernels.softmax_gradient import softmax_gradient
 
@@ -165,6 +173,7 @@ CASES = {
     "row_lse_tangent float32": Case(lambda: launch_row_lse_tangent(F32, True), (80,)),
     "row_max": Case(lambda: launch_row_max(BF16)),
     "row_max float32": Case(lambda: launch_row_max(F32), (80,)),
+    "row_reach float32": Case(lambda: launch_row_reach(F32), (80, 90)),
     "softmax_gradient all options": Case(lambda: launch_softmax_gradient(F32, BF16, True)),
     "softmax_gradient bfloat16": Case(lambda: launch_softmax_gradient(BF16, BF16, False)),
     "segment_sums": Case(launch_segment_sums),

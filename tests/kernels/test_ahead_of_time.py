@@ -22,7 +22,7 @@ SHARED_BYTES = {80: 99 * KIB, 90: 227 * KIB, 100: 227 * KIB}
 MATRIX_INSTRUCTION = {80: "mma", 90: "wgmma", 100: "tcgen05"}
 HALF_PRECISION = ["row_lse all options", "row_lse_tangent all options", "row_max"]
 WITHOUT_OPTIONS = ["row_lse", "row_lse_tangent"]
-FLOAT32 = ["row_lse float32", "row_lse_tangent float32", "row_max float32"]
+FLOAT32 = ["row_lse float32", "row_lse_tangent float32", "row_max float32", "row_reach float32"]
 
 each_gpu = pytest.mark.parametrize("capability", MATRIX_INSTRUCTION, ids="sm_{}".format)
 
@@ -84,7 +84,8 @@ def test_odd_sizes_use_the_same_instructions(compiled):
 
 
 @pytest.mark.parametrize(
-    ("capability", "case"), [*((80, case) for case in FLOAT32), (90, "row_lse float32")]
+    ("capability", "case"),
+    [*((80, case) for case in FLOAT32), (90, "row_lse float32"), (90, "row_reach float32")],
 )
 def test_float32_is_loaded_ahead_and_not_rounded_to_tf32(compiled, capability, case):
     kernel = streamed(compiled[capability], case)

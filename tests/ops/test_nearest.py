@@ -134,6 +134,38 @@ def test_far_points_keep_a_finite_log_density(backend, device):
     assert (found - truth).abs().max() <= 2e-7 * 400**2
 
 
+@pytest.mark.parametrize("dim", [1, 10, 32])
+def test_few_dimensions_keep_their_digits_on_the_cpu(dim):
+    points, samples = clouds(60, 2100, dim, "cpu", offset=300.0)
+    x, y = points.double().numpy(), samples.double().numpy()
+    squared = cdist(x, y, "sqeuclidean")
+    found = nearest_centroid(points, samples)
+    assert np.array_equal(found.labels, squared.argmin(axis=1))
+    assert np.allclose(found.distances, squared.min(axis=1), rtol=1e-6, atol=0)
+    bandwidth = 0.4 * dim**0.5
+    truth = multivariate_normal(np.zeros(dim), bandwidth**2).logpdf
+    truth = np.log(np.mean([np.exp(truth(x - sample)) for sample in y], axis=0))
+    density = log_density(points, samples, bandwidth=bandwidth)
+    assert np.abs(density.numpy() - truth).max() <= 2e-6  # a rounding of values up to 50
+
+
+def test_a_point_that_is_not_finite_takes_no_other_with_it():
+    points, samples = clouds(4, 50, 3, "cpu")
+    alone = log_density(points[:2], samples, bandwidth=0.5)
+    points[3, 1] = torch.nan
+    found = log_density(points, samples, bandwidth=0.5)
+    assert found.isnan().tolist() == [False, False, False, True]
+    assert torch.allclose(found[:2], alone, atol=1e-5)
+
+
+def test_excluded_is_one_index_a_point(device):
+    points, _ = clouds(4, 1, 3, device)
+    for wrong in (torch.zeros(3, dtype=torch.int64), torch.zeros(4), torch.zeros(4, 1)):
+        for metric in ("cosine", "euclidean"):
+            with pytest.raises(ValueError, match=r"excluded|int64|one label"):
+                min_distance(points, points, metric=metric, excluded=wrong.to(device))
+
+
 def test_points_without_coordinates(backend, device):
     points, centroids = torch.zeros(3, 0, device=device), torch.zeros(2, 0, device=device)
     found = nearest_centroid(points, centroids, backend=backend)
