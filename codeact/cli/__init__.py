@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from codeact.cli import (
     decontaminate,
+    deduplicate,
     demo,
     embed,
     env,
@@ -23,10 +24,10 @@ from codeact.cli import (
 )
 from codeact.errors import InputError
 
-_VERBS = {
-    verb.__name__.rpartition(".")[2]: verb
-    for verb in (demo, run, score, embed, select, pack, train, decontaminate, report, env)
-}
+_MODULES = (
+    demo, run, score, embed, select, pack, train, decontaminate, deduplicate, report, env
+)  # fmt: skip
+_VERBS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 _INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 
 app = typer.Typer(

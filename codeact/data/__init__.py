@@ -1,4 +1,4 @@
-"""Records and prompts: loading, tokenising, harvesting and decontaminating examples."""
+"""Records and prompts: loading, tokenising, harvesting, decontaminating and deduplicating."""
 
 from codeact.data.decontaminate import (
     Benchmark,
@@ -7,7 +7,9 @@ from codeact.data.decontaminate import (
     Hit,
     decontaminate,
     find_benchmarks,
+    read_benchmark,
 )
+from codeact.data.duplicates import Duplicate, Duplicates, find_duplicates
 from codeact.data.example import Example, Examples, Message
 from codeact.data.harvest import harvest_functions
 from codeact.data.load import load_examples
@@ -17,6 +19,8 @@ __all__ = [
     "Benchmark",
     "BenchmarkTask",
     "Decontamination",
+    "Duplicate",
+    "Duplicates",
     "Example",
     "Examples",
     "Hit",
@@ -25,7 +29,9 @@ __all__ = [
     "TokenizedExamples",
     "decontaminate",
     "find_benchmarks",
+    "find_duplicates",
     "harvest_functions",
     "load_examples",
+    "read_benchmark",
     "tokenize_examples",
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codeact.data.rows import read_rows
+from codeact.data.rows import Rows, read_rows
 from codeact.errors import InputError
 
 ENVIRONMENT_VARIABLE = "CODEACT_BENCHMARKS"
@@ -22,6 +24,14 @@ _NAMES = {
     "mbpp": "MBPP",
     "mbppplus": "MBPP+",
 }
+_TABLE = re.compile(r"(?P<stem>.+)\.(?:jsonl?(?:\.gz)?|parquet)", re.IGNORECASE)
+# What other benchmarks call their words and their solutions.
+_TEXT_COLUMNS = (
+    "prompt", "question", "text", "problem", "instruction", "instruct_prompt", "complete_prompt",
+    "query", "description", "docstring", "question_content", "canonical_solution", "solution",
+    "solutions", "code", "answer", "response", "output", "completion",
+)  # fmt: skip
+_ID_COLUMNS = ("task_id", "id", "question_id", "name")
 _DOCSTRING = re.compile(r'"""(.*?)"""|\'\'\'(.*?)\'\'\'', re.DOTALL)
 
 
@@ -42,7 +52,7 @@ class BenchmarkTask:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark's name (``HumanEval``, ``HumanEval+``, ``MBPP``, ``MBPP+``), tasks and file."""
+    """A benchmark's name (such as ``HumanEval+``, or that of its file), its tasks and its file."""
 
     name: str
     tasks: tuple[BenchmarkTask, ...]
@@ -81,6 +91,87 @@ def find_benchmarks(folder: str | Path | None = None) -> list[Benchmark]:
             name = _NAMES[match["kind"].lower().replace("-", "")]
             found[name] = file  # the last in the order of names: the newest version
     return [_read_benchmark(name, found[name]) for name in sorted(found)]
+
+
+def read_benchmark(path: str | Path, *, columns: Sequence[str] | None = None) -> Benchmark:
+    """Read any file as a benchmark, named after the file.
+
+    Files that :func:`find_benchmarks` would recognise are read as it reads them, unless columns are
+    named. Of other JSON, JSON Lines (also ``.gz``) and Parquet files each row is a task, and the
+    strings in its columns are its texts. Of any other file each line is a task and its text.
+
+    Args:
+        path: The file.
+        columns: Columns with texts, each a string, a list of strings, or null. Without them, all
+            those that benchmarks commonly have: prompt, question, canonical_solution and the like.
+
+    Raises:
+        InputError: The file is not there or cannot be read, has no such column, or holds no text.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"benchmark: {path} is not a file")
+    if columns is not None and not has_columns(path):
+        raise InputError(f"{path}: columns were named, but only JSON and Parquet files have them")
+    known = _FILE_NAME.fullmatch(path.name)
+    if known and columns is None:
+        return _read_benchmark(_NAMES[known["kind"].lower().replace("-", "")], path)
+    table = _TABLE.fullmatch(path.name)
+    if table:
+        tasks = _read_table(read_rows(path, "train"), columns)
+    else:
+        tasks = [
+            BenchmarkTask(f"line {number}", (line,), line)
+            for number, line in enumerate(_read_lines(path), start=1)
+            if line.strip()
+        ]
+    if not any(text.strip() for task in tasks for text in task.texts):
+        raise InputError(f"{path}: a benchmark must hold text, got none")
+    name = table["stem"] if table else path.name.removesuffix(".gz").removesuffix(".txt")
+    return Benchmark(name, tuple(tasks), str(path))
+
+
+def has_columns(path: Path) -> bool:
+    """Whether a file of this name is a table, JSON or Parquet, rather than lines of text."""
+    return _TABLE.fullmatch(path.name) is not None
+
+
+def _read_lines(path: Path) -> list[str]:
+    data = path.read_bytes()
+    try:
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+        return data.decode("utf-8-sig").splitlines()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not a whole gzip file ({error})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: text must be UTF-8 ({error.reason})") from None
+
+
+def _read_table(rows: Rows, columns: Sequence[str] | None) -> list[BenchmarkTask]:
+    tasks = []
+    for index, row in enumerate(rows.rows):
+        place = rows.place(index)
+        if not isinstance(row, Mapping):
+            raise InputError(f"{place}: must be an object, got {type(row).__name__}")
+        used = [name for name in _TEXT_COLUMNS if name in row] if columns is None else columns
+        missing = [name for name in used if name not in row]
+        if missing or not used:
+            wanted = missing[0] if missing else f"one of {', '.join(_TEXT_COLUMNS)}"
+            raise InputError(f"{place}: no column {wanted}; it has {', '.join(map(str, row))}")
+        texts = [text for name in used for text in _texts(row[name], f"{place}: {name}")]
+        named = next((str(row[name]) for name in _ID_COLUMNS if row.get(name) is not None), None)
+        tasks.append(BenchmarkTask(named or f"row {index}", tuple(texts), "\n".join(texts)))
+    return tasks
+
+
+def _texts(value: Any, place: str) -> list[str]:
+    values = [] if value is None else value if isinstance(value, list) else [value]
+    for text in values:
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise InputError(f"{place} must be a string or a list of them, got {kind}")
+    return values
 
 
 def _read_benchmark(name: str, path: Path) -> Benchmark:

@@ -26,6 +26,7 @@ def load_examples(
     *,
     columns: Mapping[str, str] | None = None,
     split: str = "train",
+    needs_response: bool = True,
 ) -> Examples:
     """Load a training set.
 
@@ -48,6 +49,8 @@ def load_examples(
         columns: Names the columns, overriding the recognition: keys out of ``instruction``,
             ``input``, ``response``, ``messages``, ``id``.
         split: Which split of a Hugging Face id or saved folder; the others have none.
+        needs_response: Refuse rows without an answer column. Otherwise one of the instruction
+            columns alone will do, as in a file of a benchmark's prompts, and responses are empty.
 
     Raises:
         InputError: One line saying where and what: no such file, an empty set, a line that does not
@@ -58,7 +61,7 @@ def load_examples(
     for index, row in enumerate(rows.rows):
         if not isinstance(row, Mapping):
             raise InputError(f"{rows.place(index)}: must be an object, got {type_name(row)}")
-    schema = find_schema(rows, dict(columns or {}))
+    schema = find_schema(rows, dict(columns or {}), needs_response=needs_response)
     ids = find_ids(rows, (columns or {}).get("id"))
     examples = []
     for index, row in enumerate(rows.rows):
@@ -83,6 +86,8 @@ def _read_messages(row: Mapping[str, Any], schema: Schema, place: str) -> tuple[
         # A row may lack the optional column; only the pair is required of every row.
         extra = _text(row.get(schema.input), place, schema.input)
         instruction = f"{instruction}\n{extra}" if extra.strip() else instruction
+    if not schema.response:
+        return Message("user", instruction), Message("assistant", "")
     response = _response_text(_cell(row, schema.response, place), place, schema.response)
     return Message("user", instruction), Message("assistant", response)
 

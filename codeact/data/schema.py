@@ -24,7 +24,10 @@ _COLUMN_KEYS = ("instruction", "input", "response", "messages", "id")
 
 
 class Schema(NamedTuple):
-    """Column names; ``messages`` is None where instruction and response are two columns."""
+    """Column names; ``messages`` is None where instruction and response are two columns.
+
+    ``response`` is ``""`` where no row has one.
+    """
 
     messages: str | None = None
     instruction: str = ""
@@ -32,7 +35,7 @@ class Schema(NamedTuple):
     input: str | None = None
 
 
-def find_schema(rows: Rows, columns: dict[str, str]) -> Schema:
+def find_schema(rows: Rows, columns: dict[str, str], *, needs_response: bool = True) -> Schema:
     """Recognise the schema from the first row; ``columns`` overrides (see ``load_examples``)."""
     present = list(rows.rows[0])
     anywhere = list(dict.fromkeys(str(name) for row in rows.rows for name in row))
@@ -55,10 +58,12 @@ def find_schema(rows: Rows, columns: dict[str, str]) -> Schema:
         messages = next((name for name in _CONVERSATIONS if name in present), None)
     if messages is not None:
         return Schema(messages=messages)
-    return _find_pair(rows, columns, present)
+    return _find_pair(rows, columns, present, needs_response)
 
 
-def _find_pair(rows: Rows, columns: dict[str, str], present: list[str]) -> Schema:
+def _find_pair(
+    rows: Rows, columns: dict[str, str], present: list[str], needs_response: bool
+) -> Schema:
     known = {*present, *columns.values()}
     named = [columns["instruction"]] if "instruction" in columns else list(_PAIRS)
     for instruction in named:
@@ -71,6 +76,9 @@ def _find_pair(rows: Rows, columns: dict[str, str], present: list[str]) -> Schem
             # first row may lack it and a later one have it.
             default = "input" if instruction == "instruction" else None
             return Schema(None, instruction, response, columns.get("input", default))
+    alone = next((name for name in named if name in known), None)
+    if not needs_response and "response" not in columns and alone is not None:
+        return Schema(None, alone, "", columns.get("input"))
     looked_for = ", ".join([*_CONVERSATIONS, *(f"{key}+{_PAIRS[key][0]}" for key in _PAIRS)])
     raise InputError(
         f"{rows.place(0)}: no known columns, looked for {looked_for} and the like, "

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import gzip
-import json
 import random
 
 import numpy as np
@@ -73,6 +71,7 @@ def test_renamed_copy_is_found_by_its_share_of_ngrams_only():
     share = shared / total
     assert rules(decontaminate(rows(copy), [BENCHMARK], ngram_share=share)) != []
     assert rules(decontaminate(rows(copy), [BENCHMARK], ngram_share=share + 1e-6)) == []
+    assert decontaminate(rows(copy), [BENCHMARK]).hits[0].field == "instruction"
 
 
 def ngrams(text, width):
@@ -111,6 +110,79 @@ def test_one_hit_a_row_and_benchmark_counts_with_zeros():
     ]
     assert result.counts == {"Rivers": 1, "Other": 0, "Second": 1}
     assert (result.num_removed, result.kept.tolist()) == (1, [1])
+
+
+def test_every_task_found_is_a_hit():
+    second = BenchmarkTask("T/1", (SOLUTION,), "")
+    benchmarks = [Benchmark("Rivers", (TASK, second)), Benchmark("Second", (second,))]
+    result = decontaminate(rows(PROMPT + SOLUTION, CLEAN, SOLUTION), benchmarks)
+    assert [(hit.id, hit.benchmark, hit.task_id) for hit in result.hits] == [
+        ("row:0", "Rivers", "T/0"),
+        ("row:0", "Rivers", "T/1"),
+        ("row:0", "Second", "T/1"),
+        ("row:2", "Rivers", "T/0"),
+        ("row:2", "Rivers", "T/1"),
+        ("row:2", "Second", "T/1"),
+    ]
+    assert [(hit.id, hit.benchmark) for hit in result.removed] == [
+        ("row:0", "Rivers"),
+        ("row:0", "Second"),
+        ("row:2", "Rivers"),
+        ("row:2", "Second"),
+    ]
+    assert result.counts == {"Rivers": 2, "Second": 2}
+    assert result.num_removed == 2
+
+
+@pytest.mark.parametrize("prefix", ["", "  An İ \n\u3000and  another İ: ", "ΣΑΣ "], ids=ascii)
+def test_places_in_the_row_as_written(prefix):
+    words = WORDS.upper().replace(" ", "  \n", 4)
+    solution = SOLUTION.replace("    ", "\t").strip()
+    examples = load_examples(
+        [
+            {"instruction": f"{prefix}{words} Thanks.", "output": f"{prefix}x = 1\n{solution}\n"},
+            {"instruction": "Write it.", "output": prefix + solution + " # done"},
+            {"instruction": prefix + WORDS[:40].rstrip(), "output": f"\t{WORDS[40:]} {prefix}"},
+        ]
+    )
+    result = decontaminate(examples, [Benchmark("B", (TASK,))])
+    in_words, in_solution, in_both = result.hits
+    assert (in_words.field, in_words.excerpt) == ("instruction", words)
+    assert examples[0].instruction[in_words.start : in_words.end] == words
+    assert (in_solution.field, in_solution.excerpt) == ("response", solution[:200])
+    assert examples[1].response[in_solution.start : in_solution.end] == solution
+    assert (in_both.field, in_both.start) == ("both", len(prefix))
+    assert examples[2].response[: in_both.end].strip() == WORDS[40:].strip()
+
+
+def test_place_of_ngrams_is_the_longest_run():
+    copied = SOLUTION[SOLUTION.index("if len") : SOLUTION.index("raise")]
+    other = SOLUTION[SOLUTION.index("raise") :].replace("highest", "best")
+    response = f"def solve(x):\n    {copied}    pass\n    {other}"
+    result = decontaminate(
+        load_examples([{"instruction": "Solve.", "output": response}]),
+        [BENCHMARK],
+        ngram=3,
+        ngram_share=0.2,
+    )
+    (hit,) = result.hits
+    assert (hit.rule, hit.field) == ("ngram", "response")
+    assert hit.excerpt == response[hit.start : hit.end]
+    words = ngrams(hit.excerpt, 1)
+    runs = longest_runs(ngrams(response, 1), set(ngrams(TASK.document, 3)))
+    assert (words, hit.match[:2]) == (runs, "11")
+
+
+def longest_runs(words, known):
+    """The longest list of words all of whose 3-grams are known, by trying all."""
+    words = [word for (word,) in words]
+    found = []
+    for start in range(len(words)):
+        for end in range(start + 3, len(words) + 1):
+            grams = [tuple(words[at : at + 3]) for at in range(start, end - 2)]
+            if all(gram in known for gram in grams) and end - start > len(found):
+                found = words[start:end]
+    return [(word,) for word in found]
 
 
 def test_matches_a_plain_double_loop():
@@ -163,55 +235,12 @@ def test_nothing_to_compare_with_keeps_all_and_reports_progress():
         ({"ngram": 0}, "ngram must be at least 1, got 0"),
         ({"ngram_share": 0.0}, r"ngram_share must lie in \(0, 1\], got 0.0"),
         ({"ngram_share": 1.5}, r"got 1.5"),
+        ({"num_threads": 0}, r"num_threads must be from 1 to 1024, got 0"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(InputError, match=message):
         decontaminate([], [], **options)
-
-
-HUMANEVAL = {"task_id": "HumanEval/0", "prompt": PROMPT, "canonical_solution": SOLUTION}
-
-
-def test_find_benchmarks_by_name(tmp_path, monkeypatch):
-    mbpp = {"task_id": 7, "text": WORDS, "code": SOLUTION}
-    plus = {
-        "task_id": "Mbpp/7",
-        "prompt": f'"""\n{WORDS}\nassert f([1]) == 1\n"""\n',
-        "canonical_solution": SOLUTION,
-    }
-    (tmp_path / "HumanEval.jsonl").write_text(json.dumps(HUMANEVAL) + "\n")
-    (tmp_path / "humaneval-x.jsonl").write_text("other languages\n")
-    (tmp_path / "mbpp.jsonl.gz").write_bytes(gzip.compress(json.dumps(mbpp).encode()))
-    (tmp_path / "MbppPlus-v0.2.0.jsonl").write_text(json.dumps(plus))
-    monkeypatch.setenv("CODEACT_BENCHMARKS", str(tmp_path))
-    found = find_benchmarks()
-    assert found == find_benchmarks(tmp_path)
-    assert [(b.name, [t.task_id for t in b.tasks]) for b in found] == [
-        ("HumanEval", ["HumanEval/0"]),
-        ("MBPP", ["Mbpp/7"]),
-        ("MBPP+", ["Mbpp/7"]),
-    ]
-    assert found[0].path == str(tmp_path / "HumanEval.jsonl")
-    assert found[0].tasks[0].texts == (WORDS, SOLUTION)
-    assert [text.strip() for text in found[2].tasks[0].texts] == [WORDS, SOLUTION.strip()]
-
-
-def test_no_benchmarks_is_no_error(tmp_path, monkeypatch):
-    monkeypatch.delenv("CODEACT_BENCHMARKS", raising=False)
-    assert find_benchmarks(None) == []
-    assert find_benchmarks(tmp_path) == []
-
-
-def test_wrong_benchmark_folder_and_file(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"folder of benchmarks: .*absent is not a folder"):
-        find_benchmarks(tmp_path / "absent")
-    monkeypatch.setenv("CODEACT_BENCHMARKS", str(tmp_path / "absent"))
-    with pytest.raises(InputError, match=r"CODEACT_BENCHMARKS: .*absent is not a folder"):
-        find_benchmarks()
-    (tmp_path / "mbpp.jsonl").write_text(json.dumps(HUMANEVAL))
-    with pytest.raises(InputError, match=r"mbpp.jsonl:1: a task of MBPP needs text, code"):
-        find_benchmarks(tmp_path)
 
 
 def test_real_benchmarks(data_folder):
@@ -227,3 +256,38 @@ def test_real_benchmarks(data_folder):
     )
     assert result.kept.tolist() == list(range(len(examples)))
     assert {hit.rule for hit in result.removed} == {"substring"}
+    assert published_hits(examples[:300], benchmarks) == set()
+
+
+def test_real_rows_against_the_published_loop(data_folder):
+    """Texts of a benchmark in rows made of two of them, as bigcode and Magicoder look for them."""
+    benchmarks = find_benchmarks(data_folder / "bench")
+    texts = [text for b in benchmarks for task in b.tasks for text in task.texts]
+    draw = random.Random(0)
+    examples = load_examples(
+        [
+            {"instruction": f"Do: {draw.choice(texts)}", "output": f"{draw.choice(texts)}\nend"}
+            for _ in range(150)
+        ]
+    )
+    result = decontaminate(examples, benchmarks, num_threads=2)
+    found = {(h.id, h.benchmark, h.task_id) for h in result.hits if h.rule == "substring"}
+    expected = published_hits(examples, benchmarks)
+    assert found == expected
+    assert len(expected) > 300
+
+
+def published_hits(examples, benchmarks):
+    """The loop of bigcode-dataset on this library's texts and white space, to its end."""
+    wanted = [
+        (benchmark.name, task.task_id, " ".join(text.lower().split()))
+        for benchmark in benchmarks
+        for task in benchmark.tasks
+        for text in task.texts
+        if len(ngrams(text, 1)) >= 5
+    ]
+    hits = set()
+    for example in examples:
+        row = " ".join(f"{example.instruction}\n\n{example.response}".lower().split())
+        hits |= {(example.id, name, task_id) for name, task_id, text in wanted if text in row}
+    return hits
