@@ -45,7 +45,7 @@ _Embeddings = Annotated[
 _Pool = Annotated[
     str | None,
     typer.Option(
-        metavar="sequence|prompt",
+        metavar="sequence|prompt|rds",
         help="Tokens that --embeddings averages over; sequence if none.",
     ),
 ]
@@ -88,7 +88,7 @@ def score(
     checks.check_at_least(1, token_budget=token_budget)
     checks.check_at_least(0, num_copies=num_copies)
     checks.check_choice("--turns", turns, ("all", "last"))
-    checks.check_choice("--pool", pool or "sequence", ("sequence", "prompt"))
+    checks.check_choice("--pool", pool or "sequence", ("sequence", "prompt", "rds"))
     checks.check_seed(seed)
     checks.check_output(output)
     checks.check_output(embeddings, (".npy",), option="--embeddings")
@@ -98,6 +98,7 @@ def score(
             quiet_models()
             from codeact.data import load_examples
             from codeact.files import write_npy
+            from codeact.pipeline.score_cost import clock_in, score_cost, with_cost
             from codeact.pipeline.selection_stages import score_in_shards
             from codeact.pipeline.stage import count_statuses
 
@@ -107,9 +108,10 @@ def score(
             parts = kept.enter_context(
                 _parts(output or embeddings, scorer, method, examples, model)
             )
-            table, vectors = method.finish(
-                score_in_shards(scorer, examples, parts, on_progress, method)
-            )
+            with clock_in(parts) as clock:
+                shards = score_in_shards(scorer, examples, parts, on_progress, method)
+            table, vectors = method.finish(shards)
+            table = with_cost(table, score_cost(scorer, method, table, model, clock.seconds))
         if embeddings is not None and vectors is not None:
             write_npy(embeddings, vectors)
         write_table(table, output)

@@ -1,7 +1,7 @@
 """Scores of instruction data: IFD in its published variants and relatives, and embeddings."""
 
 from codeact.scoring.embed import Embedder
-from codeact.scoring.pooling import IfdWithEmbeddings, Pool
+from codeact.scoring.pooling import EmbedText, IfdWithEmbeddings, Pool, StatePool
 from codeact.scoring.presets import PRESET_NAMES, IfdPreset, Method, ifd_preset
 from codeact.scoring.s_ifd import NOISY_SCHEMA, S_IFD_SCHEMA, s_ifd_table
 from codeact.scoring.scorer import Scorer
@@ -15,12 +15,14 @@ __all__ = [
     "RMI_SCHEMA",
     "SCORES_SCHEMA",
     "S_IFD_SCHEMA",
+    "EmbedText",
     "Embedder",
     "IfdPreset",
     "IfdWithEmbeddings",
     "Method",
     "Pool",
     "Scorer",
+    "StatePool",
     "Turns",
     "ifd_preset",
     "s_ifd_table",

@@ -7,25 +7,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from codeact.data import Example
 from codeact.errors import InputError
 from codeact.models import LoadedModel, ScoredSequence, SequenceLoss, load_model
 from codeact.progress import OnProgress
+from codeact.scoring.lengths import resolve_max_length
 from codeact.scoring.passes import Passes, PassOptions, run_passes
 from codeact.scoring.perplexity import perplexity_table, whole_text
 from codeact.scoring.pooling import (
+    EmbedText,
     IfdWithEmbeddings,
     Pool,
+    StatePool,
     check_pool,
+    check_state_pool,
     pooled_passes,
     pooled_vectors,
+    response_passes,
+    state_passes,
 )
 from codeact.scoring.presets import IfdPreset, ifd_preset
 from codeact.scoring.s_ifd import check_s_ifd, noisy_passes, noisy_table, s_ifd_table
 from codeact.scoring.spans import SCORABLE, IfdSpans, ifd_spans
-from codeact.scoring.table import TOKEN_NLL_FIELD, rmi_table, score_row, scores_table
+from codeact.scoring.table import rmi_table, score_row, scores_table, with_token_nlls
 from codeact.scoring.turns import Turns, check_turns
 
 
@@ -62,23 +70,13 @@ class Scorer:
         loaded = model if isinstance(model, tuple) else load_model(model)
         self.model, self.tokenizer = loaded
         self._given_max_length = max_length
-        self.max_length = self._resolve_max_length(self.preset)
+        self.max_length = self._longest(self.preset)
         if token_budget is not None and token_budget < 1:
             raise InputError(f"token_budget must be at least 1, got {token_budget}")
         self.token_budget = token_budget
 
-    def _resolve_max_length(self, preset: IfdPreset) -> int:
-        config = self.model.config.get_text_config()
-        longest: int | None = getattr(config, "max_position_embeddings", None)
-        max_length = self._given_max_length
-        chosen = max_length or preset.max_length or longest
-        if chosen is None:
-            raise InputError("max_length must be given: the model's config names no longest input")
-        if max_length is not None and max_length < 2:
-            raise InputError(f"max_length must be at least 2, got {max_length}")
-        if longest is not None and max_length is not None and max_length > longest:
-            raise InputError(f"max_length = {max_length} is above the model's {longest} positions")
-        return min(chosen, longest) if longest is not None else chosen
+    def _longest(self, preset: IfdPreset) -> int:
+        return resolve_max_length(self.model.config, preset, self._given_max_length)
 
     def ifd(
         self,
@@ -113,23 +111,58 @@ class Scorer:
     ) -> IfdWithEmbeddings:
         """The table of :meth:`ifd`, and a vector of every row from the same passes.
 
-        A vector is the mean of the last hidden states (after the last norm) over the tokens of
+        A vector is an average of the last hidden states (after the last norm) over the tokens of
         the conditional sequence, special tokens included; not normalised. A row that cannot be
         scored has one too, of the tokens it has; NaN only where the hidden states are.
 
         Args:
             examples: rows to score.
-            pool: ``"sequence"`` is prompt and answer (all turns of them), as far as they are
-                scored; ``"prompt"`` is what stands before the (first) answer, which an attention
-                that looks back alone sees without it.
+            pool: ``"sequence"`` is the mean over prompt and answer (all turns of them), as far as
+                they are scored; ``"prompt"`` over what stands before the (first) answer, which an
+                attention that looks back alone sees without it; ``"rds"`` weighs the tokens of
+                the sequence by their position, see :meth:`embed`.
             token_nlls: as in :meth:`ifd`.
             on_progress: as in :meth:`ifd`.
         """
         check_pool(pool)
         options = PassOptions(token_nlls=token_nlls, on_progress=on_progress)
         table, losses = self._ifd(examples, options, pooled_passes(pool))
-        hidden_size: int = self.model.config.get_text_config().hidden_size
-        return IfdWithEmbeddings(table, pooled_vectors(losses, hidden_size))
+        return IfdWithEmbeddings(table, pooled_vectors(losses, self.model.config))
+
+    def embed(
+        self,
+        examples: Sequence[Example],
+        *,
+        pool: StatePool = "mean",
+        text: EmbedText = "both",
+        on_progress: OnProgress | None = None,
+    ) -> NDArray[np.float32]:
+        """A vector of every row from one pass: an average of the last hidden states.
+
+        States are those after the last norm, of all tokens, special ones included.
+
+        Args:
+            examples: rows to embed.
+            pool: ``"mean"``, or ``"rds"``: token i of L, from 1, weighs ``i / (1 + ... + L)``
+                (RDS+, arXiv:2503.01807; padding would count in its script, here there is none).
+            text: ``"both"`` is prompt and answer in the template of the preset, the vectors of
+                :meth:`ifd_and_embeddings` with ``pool`` ``"sequence"`` or ``"rds"``;
+                ``"instruction"`` the prompt alone; ``"response"`` the last response, bare.
+            on_progress: as in :meth:`ifd`.
+
+        Returns:
+            (num_examples, hidden_size) float32, not normalised; NaN for a row without any token.
+        """
+        self._refuse_reversed("embed")
+        check_state_pool(pool, text)
+        options = PassOptions(token_budget=self.token_budget, on_progress=on_progress)
+        if text == "response":
+            to_sequences = response_passes(self.tokenizer, self.max_length, pool)
+            losses = run_passes(self.model, examples, to_sequences, options)
+        else:
+            passes = state_passes(pool, prompt_only=text == "instruction")
+            losses = self._score(examples, self.preset, passes, options)[1]
+        return pooled_vectors(losses, self.model.config)
 
     def perplexity(
         self, examples: Sequence[Example], *, on_progress: OnProgress | None = None
@@ -164,7 +197,7 @@ class Scorer:
         spans, losses = self._score(examples, ifd_preset("qaq"), _both_passes, options)
         rows = [score_row(span, row) for span, row in zip(spans, losses, strict=True)]
         table = rmi_table(_ids(examples), spans, rows)
-        return _with_token_nlls(table, losses) if token_nlls else table
+        return with_token_nlls(table, losses) if token_nlls else table
 
     def s_ifd(
         self,
@@ -230,7 +263,7 @@ class Scorer:
         rows = [score_row(span, row) for span, row in zip(spans, losses, strict=True)]
         table = scores_table(_ids(examples), spans, rows)
         if options.token_nlls:
-            table = _with_token_nlls(table, losses)
+            table = with_token_nlls(table, losses)
         return table, losses
 
     def _score(
@@ -240,7 +273,7 @@ class Scorer:
         passes: Passes,
         options: PassOptions,
     ) -> tuple[list[IfdSpans], list[list[SequenceLoss]]]:
-        max_length = self._resolve_max_length(preset)
+        max_length = self._longest(preset)
         spans: list[IfdSpans] = []
 
         def to_sequences(window: Sequence[Example]) -> list[list[ScoredSequence]]:
@@ -259,14 +292,6 @@ class Scorer:
 
 def _both_passes(_: Example, spans: IfdSpans) -> list[ScoredSequence]:
     return [spans.conditional, *spans.direct] if spans.status in SCORABLE else []
-
-
-def _with_token_nlls(table: pa.Table, losses: Sequence[Sequence[SequenceLoss]]) -> pa.Table:
-    column = [
-        row[0].token_nlls if status in SCORABLE else None
-        for status, row in zip(table["status"].to_pylist(), losses, strict=True)
-    ]
-    return table.append_column(TOKEN_NLL_FIELD, pa.array(column, type=TOKEN_NLL_FIELD.type))
 
 
 def _ids(examples: Sequence[Example]) -> list[str]:

@@ -81,7 +81,9 @@ def ifd_spans(
     """
     conversations = [rendered_turns(example, preset, turns) for example in examples]
     texts = [_texts(conversation, preset.direct) for conversation in conversations]
-    encoded = _encode(tokenizer, [text for row in texts for text in row] + [preset.direct.prefix])
+    encoded = encode_whole(
+        tokenizer, [text for row in texts for text in row] + [preset.direct.prefix]
+    )
     prefix = encoded[-1]
     before = _start_tokens(tokenizer, prefix) if preset.direct.starts_with_bos else prefix
     spans = []
@@ -103,7 +105,8 @@ def _texts(conversation: Sequence[Turn], direct: DirectPass) -> list[str]:
     return edges + alone
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Ids]:
+def encode_whole(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Ids]:
+    """Token ids of each text with the tokenizer's default special tokens, uncut."""
     # Cut by ourselves later: the tokenizer would warn about long texts, and cuts per call.
     encoded = tokenizer(texts, truncation=False, return_attention_mask=False, verbose=False)[
         "input_ids"

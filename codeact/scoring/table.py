@@ -140,3 +140,12 @@ def assemble(
 def as_column(values: Sequence[float | None]) -> NDArray[np.float64]:
     """None as NaN."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def with_token_nlls(table: pa.Table, losses: Sequence[Sequence[SequenceLoss]]) -> pa.Table:
+    """The table with the column of :data:`TOKEN_NLL_FIELD`, of the first pass of each row."""
+    column = [
+        row[0].token_nlls if status in SCORABLE else None
+        for status, row in zip(table["status"].to_pylist(), losses, strict=True)
+    ]
+    return table.append_column(TOKEN_NLL_FIELD, pa.array(column, type=TOKEN_NLL_FIELD.type))

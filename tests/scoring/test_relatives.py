@@ -170,7 +170,7 @@ def test_nonfinite_states(tiny_model_folder: Path) -> None:
         ("s_ifd", {"num_copies": -1}, "num_copies must be at least 0"),
         ("s_ifd", {"noise_alpha": math.inf}, "noise_alpha must be"),
         ("s_ifd", {"ratio": 0.0}, "ratio must be above 0"),
-        ("ifd_and_embeddings", {"pool": "cls"}, "pool must be sequence or prompt"),
+        ("ifd_and_embeddings", {"pool": "cls"}, "pool must be sequence, prompt or rds"),
     ],
 )
 def test_refused(either: LoadedModel, method: str, options: dict[str, Any], message: str) -> None:

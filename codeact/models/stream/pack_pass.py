@@ -28,12 +28,16 @@ class ScoredSequence(NamedTuple):
         labels: (seqlen,) int32. The first token is never scored: nothing before it predicts it.
         num_pooled: the hidden states of this many first tokens are averaged; 0 is no average.
         noise: added to the token embeddings.
+        weigh_by_position: in that average token i of L, from 1, weighs ``i / (1 + ... + L)`` and
+            not ``1 / L`` (RDS+, arXiv:2503.01807, after SGPT, arXiv:2202.08904): a token that looks
+            back at more says more about the whole.
     """
 
     input_ids: NDArray[np.int32]
     labels: NDArray[np.int32]
     num_pooled: int = 0
     noise: EmbeddingNoise | None = None
+    weigh_by_position: bool = False
 
 
 class SequenceLoss(NamedTuple):
@@ -43,8 +47,8 @@ class SequenceLoss(NamedTuple):
         total: sum of the losses of its scored tokens in nats, summed in float64.
         num_scored: how many they are.
         token_nlls: (num_scored,) float32, where asked for.
-        pooled: (hidden_size,) float32, the mean of the hidden states (after the last norm) of its
-            first ``num_pooled`` tokens; None if that is 0.
+        pooled: (hidden_size,) float32, the average of the hidden states (after the last norm) of
+            its first ``num_pooled`` tokens; None if that is 0.
     """
 
     total: float
@@ -73,6 +77,8 @@ class HostPack:
         is_pooled: which sequences' hidden states are averaged, on the host.
         pooled_lengths: (2 * num_seqs,) int64, of each sequence the tokens that are averaged and
             the others; None when no sequence's are.
+        pool_weights: (num_tokens,) float32, each token's weight times the number of tokens it is
+            averaged with; None when all weigh the same.
         noise: None when no sequence has any.
     """
 
@@ -81,6 +87,7 @@ class HostPack:
     cu_rows: Tensor
     is_pooled: list[bool]
     pooled_lengths: Tensor | None
+    pool_weights: Tensor | None
     noise: _Noise | None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> HostPack:
@@ -90,6 +97,7 @@ class HostPack:
             batch=_mapped(self.batch, function),
             cu_rows=function(self.cu_rows),
             pooled_lengths=_mapped_or_none(self.pooled_lengths, function),
+            pool_weights=_mapped_or_none(self.pool_weights, function),
             noise=None if self.noise is None else _mapped(self.noise, function),
         )
 
@@ -121,8 +129,23 @@ def host_pack(members: Sequence[int], sequences: Sequence[ScoredSequence]) -> Ho
         pooled_lengths=torch.from_numpy(np.stack([pooled, lengths - pooled], axis=1).reshape(-1))
         if pooled.any()
         else None,
+        pool_weights=_pool_weights(sequences)
+        if any(s.num_pooled and s.weigh_by_position for s in sequences)
+        else None,
         noise=_noise_of(sequences) if any(s.noise is not None for s in sequences) else None,
     )
+
+
+def _pool_weights(sequences: Sequence[ScoredSequence]) -> Tensor:
+    """Those of a sequence sum to its ``num_pooled``, so that an equal weight is 1, exactly."""
+    weights = []
+    for sequence in sequences:
+        of_tokens = np.ones(len(sequence.input_ids), dtype=np.float32)
+        if sequence.weigh_by_position:
+            num_pooled = sequence.num_pooled
+            of_tokens[:num_pooled] = np.arange(1, num_pooled + 1) * (2 / (num_pooled + 1))
+        weights.append(of_tokens)
+    return torch.from_numpy(np.concatenate(weights))
 
 
 def _noise_of(sequences: Sequence[ScoredSequence]) -> _Noise:
@@ -196,7 +219,9 @@ def launch(
         nlls = head.nll(states[batch.rows], batch.targets)
     else:
         nlls = torch.zeros(0, device=states.device)
-    pooled = None if pack.pooled_lengths is None else _pooled(states, pack.pooled_lengths)
+    pooled = None
+    if pack.pooled_lengths is not None:
+        pooled = _pooled(states, pack.pooled_lengths, pack.pool_weights)
     return DeviceResult(
         pack, segment_sums(nlls, pack.cu_rows), nlls if token_nlls else None, pooled
     )
@@ -214,11 +239,14 @@ def _states(model: PreTrainedModel, pack: HostPack) -> Tensor:
     return states
 
 
-def _pooled(states: Tensor, lengths: Tensor) -> Tensor:
-    """(num_seqs, hidden_size) float32 means; NaN where nothing is averaged.
+def _pooled(states: Tensor, lengths: Tensor, weights: Tensor | None) -> Tensor:
+    """(num_seqs, hidden_size) float32 averages; NaN where nothing is averaged.
 
-    ``segment_reduce`` sums each segment in order, so a mean does not depend on the others in the
-    pack; ``unsafe`` leaves out a check of the lengths that would wait for the device.
+    ``segment_reduce`` sums each segment in order, so an average does not depend on the others in
+    the pack; ``unsafe`` leaves out a check of the lengths that would wait for the device.
     """
-    sums = torch.segment_reduce(states.float(), "sum", lengths=lengths, axis=0, unsafe=True)
+    states = states.float()
+    if weights is not None:
+        states = states * weights[:, None]
+    sums = torch.segment_reduce(states, "sum", lengths=lengths, axis=0, unsafe=True)
     return sums[::2] / lengths[::2, None]
