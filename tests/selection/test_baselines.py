@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from codeact.errors import InputError
-from codeact.selection import LengthMatchedRandom, RandomSelection
+from codeact.selection import LengthMatchedRandom, RandomSelection, StratifiedRandom, TokenBudget
 from codeact.selection.length_bands import ks_distance
 
 
@@ -21,7 +21,61 @@ def test_random_selection_is_a_seeded_subset() -> None:
     assert len(set(one.selected_.tolist())) == one.report_.num_kept == 20
     assert (one.selected_ == same.selected_).all()
     assert one.selected_.tolist() != other.selected_.tolist()
-    assert (np.diff(one.selected_) > 0).all()
+
+
+def test_a_smaller_random_selection_is_the_beginning_of_a_larger_one() -> None:
+    few, many = RandomSelection(5).fit(50), RandomSelection(20).fit(50)
+    assert many.selected_[:5].tolist() == few.selected_.tolist()
+    assert many.ranks_[many.selected_].tolist() == list(range(20))
+    assert sorted(many.ranks_) == list(range(50))
+
+
+def test_random_selection_is_uniform() -> None:
+    times, pairs = np.zeros(20), np.zeros((20, 20))
+    for seed in range(600):
+        kept = RandomSelection(5, seed=seed).fit(20).selected_
+        times[kept] += 1
+        pairs[np.ix_(kept, kept)] += 1
+    # Standard errors of the shares are 0.0177 and 0.0091; the most extreme of 20 and of 190.
+    assert np.abs(times / 600 - 5 / 20).max() < 4.5 * 0.0177
+    together = pairs[np.triu_indices(20, 1)] / 600
+    assert np.abs(together - (5 * 4) / (20 * 19)).max() < 4.5 * 0.0091
+
+
+def test_random_selection_from_a_pool() -> None:
+    eligible = np.arange(30) % 3 == 0
+    drawn = RandomSelection(10).fit(30, eligible=eligible)
+    assert sorted(drawn.selected_) == list(range(0, 30, 3))
+    assert drawn.reasons_[1] == "dropped: not eligible"
+    with pytest.raises(InputError, match="only 10 are eligible, 1 too few: 20 rows are not in"):
+        RandomSelection(11).fit(30, eligible=eligible)
+
+
+def test_stratified_shares() -> None:
+    strata = ["python"] * 60 + ["rust"] * 30 + [None] * 10
+    drawn = StratifiedRandom(20).fit(strata)
+    assert [(s.stratum, s.size, s.kept) for s in drawn.report_.strata] == [
+        ("none", 10, 2),
+        ("python", 60, 12),
+        ("rust", 30, 6),
+    ]
+    assert [strata[row] for row in drawn.selected_] == [None] * 2 + ["python"] * 12 + ["rust"] * 6
+    equal = StratifiedRandom(33, quotas="equal").fit(strata)
+    assert [s.kept for s in equal.report_.strata] == [10, 12, 11]  # all of "none", then halves
+    assert "in rust" in drawn.reasons_[70]
+
+
+def test_stratified_draw_is_uniform_within_a_stratum() -> None:
+    strata, times = [0] * 12 + [1] * 8, np.zeros(20)
+    for seed in range(600):
+        times[StratifiedRandom(5, seed=seed).fit(strata).selected_] += 1
+    assert np.abs(times / 600 - 0.25).max() < 4.5 * 0.0177
+
+
+@pytest.mark.parametrize("strata", ["python", [], [["a"], ["b"]]])
+def test_stratified_refuses(strata: object) -> None:
+    with pytest.raises(InputError, match="strata must be one name an example"):
+        StratifiedRandom().fit(strata)  # type: ignore[arg-type]
 
 
 def test_random_selection_refuses_more_than_there_is() -> None:
@@ -75,10 +129,35 @@ def test_a_short_band_borrows_the_nearest_lengths() -> None:
     eligible = np.array([False, False, False, True, True, True, True, True])
     matched = LengthMatchedRandom(num_strata=1).fit(lengths, [0, 1, 2], eligible)
     # In [10, 52]: 11 and 40. The third is 59 (7 above), not 300 and not 1 (9 below).
-    assert matched.selected_.tolist() == [3, 4, 5]
+    assert sorted(matched.selected_) == [3, 4, 5]
     assert matched.report_.num_borrowed == 1
-    assert matched.report_.num_pool == 5
+    assert matched.report_.num_eligible == 5
     assert matched.report_.overlap == 0
+    assert matched.reasons_[5] == "kept: length 59 is nearest to a band that ran out"
+    assert matched.reasons_[6] == "dropped: length 300 is outside the reference's"
+    assert matched.reasons_[0] == "dropped: not eligible"
+
+
+def test_a_budget_scales_the_profile() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 1000, size=2000)
+    reference = np.flatnonzero(lengths > 500)[:300]
+    for budget in (100, 0.25):
+        matched = LengthMatchedRandom(budget=budget).fit(lengths, reference)
+        assert (
+            matched.report_.num_kept == matched.report_.num_asked == (100 if budget == 100 else 500)
+        )
+        assert matched.report_.ks_distance < 0.05
+
+
+def test_a_budget_in_tokens_keeps_the_profile() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 1000, size=2000)
+    reference = np.flatnonzero(lengths > 500)[:300]
+    matched = LengthMatchedRandom(budget=TokenBudget(60_000))
+    matched.fit(lengths, reference, num_tokens=lengths)
+    assert 60_000 - lengths.min() < lengths[matched.selected_].sum() <= 60_000
+    assert matched.report_.ks_distance < 0.08
 
 
 def test_is_seeded_and_clonable() -> None:
@@ -86,7 +165,7 @@ def test_is_seeded_and_clonable() -> None:
     one = LengthMatchedRandom(seed=1, num_strata=3)
     chosen = one.fit(lengths, np.arange(50, 80)).selected_
     assert (clone(one).fit(lengths, np.arange(50, 80)).selected_ == chosen).all()
-    assert one.get_params() == {"num_strata": 3, "seed": 1}
+    assert one.get_params() == {"budget": None, "num_strata": 3, "seed": 1}
 
 
 def test_ks_distance_of_disjoint_samples_is_one() -> None:
@@ -103,7 +182,7 @@ def test_ks_distance_of_disjoint_samples_is_one() -> None:
         (([1, 2], [0, 0]), "got 2 \\(1 distinct\\)"),
         (([1, 2], [0], [True]), "eligible must be 2 booleans"),
         (([1, 2], [0], [0, 1]), "eligible must be 2 booleans"),
-        (([1, 2], [0, 1], [True, False]), "at least the 2 rows of the reference, got 1"),
+        (([1, 2], [0, 1], [True, False]), "at least the 2 rows to draw, got 1"),
     ],
 )
 def test_refuses(arguments: tuple, message: str) -> None:

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from codeact.selection import CDAS, LengthMatchedRandom, RandomSelection, cluster_kmeans
+from codeact.selection import (
+    CDAS,
+    LengthMatchedRandom,
+    RandomSelection,
+    TopIFD,
+    cluster_kmeans,
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,16 @@ def test_exact_budget_keeps_what_was_asked_and_all_but_the_margin_agrees(
     # Their rule rounds down in each of 10 clusters, so it is short by fewer than 10.
     assert 128 - 10 < len(theirs.selected_) < 128
     assert set(theirs.selected_) <= set(exact.selected_)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.7], ids=["as scored", "many above 1"])
+def test_top_ifd_keeps_the_rows_of_superfiltering(rows: list[dict[str, Any]], scale: float) -> None:
+    """Its select_data.py: below the threshold, sorted by falling score, the first of them."""
+    scores = {row["row_id"]: scale * row["ifd"] for row in rows}
+    below = [row_id for row_id, score in scores.items() if score < 1]
+    expected = sorted(below, key=scores.__getitem__, reverse=True)[:32]
+    top = TopIFD(0.1).fit(list(scores.values()), ids=list(scores))
+    assert [rows[i]["row_id"] for i in top.selected_] == expected
 
 
 def test_length_matched_random_has_the_profile_of_cdas(rows: list[dict[str, Any]]) -> None:
