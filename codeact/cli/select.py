@@ -8,140 +8,207 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codeact.cli.options import Column, Data, Seed
+from codeact.cli.options import Column, Data, Device, Seed
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
-    from codeact.selection import CDAS
+    from codeact.pipeline.selection_arms import Arm
+    from codeact.selection.budget import Budget
+    from codeact.selection.candidates import Candidates
+
+
+def _print_methods(wanted: bool) -> None:
+    """One line a method on stdout, then the end of the command."""
+    if not wanted:
+        return
+    import json
+
+    from codeact.selection.candidates import describe_input
+    from codeact.selection.registry import METHODS
+
+    width = max(map(len, METHODS))
+    for method in METHODS.values():
+        source = f" ({method.source})" if method.source else ""
+        print(f"{method.name:<{width}}  {method.summary}{source}")
+        needs = [describe_input(name) for name in method.inputs if name != "num_rows"]
+        defaults = method.options().items()
+        options = ", ".join(f"{key}={json.dumps(value)}" for key, value in defaults)
+        for title, words in (("needs", "; ".join(needs)), ("options", options)):
+            if words:
+                print(f"{'':<{width}}  {title}: {words}")
+    raise typer.Exit
+
+
+def _file(text: str) -> Any:
+    return typer.Option(metavar="FILE", help=text)
+
+
+_Files = Annotated[
+    list[Path] | None,
+    _file("Table of codeact score; repeatable, tables of several presets are put together."),
+]
+_Names = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Further method to show in the report; repeatable."),
+]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="OPTION=VALUE", help="Option of the method, see --list; repeatable."
+    ),
+]
+_List = Annotated[
+    bool,
+    typer.Option(
+        "--list", is_eager=True, callback=_print_methods, help="Show every method, and exit."
+    ),
+]
+_Budget = Annotated[
+    str,
+    typer.Option(metavar="BUDGET", help="Rows as 500 or 0.4; tokens as 250000tokens or 0.4tokens."),
+]
+_Epochs = Annotated[
+    float, typer.Option(metavar="N", help="Of the training whose cost the report compares with.")
+]
 
 
 def select(
     data: Data,
     *,
-    scores: Annotated[
-        Path, typer.Option(metavar="FILE", help="Table written by codeact score; not by qaq.")
-    ],
-    embeddings: Annotated[
-        Path, typer.Option(metavar="FILE", help="Matrix written by codeact embed or score.")
-    ],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="JSONL file for the kept rows.")],
-    table: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Also write every row with its reason (.parquet, .jsonl)."
-        ),
+    output: Annotated[Path, _file("JSONL file for the kept rows.")],
+    method: Annotated[str, typer.Option(metavar="NAME", help="See --list.")] = "cdas",
+    budget: _Budget = "0.4",
+    scores: _Files = None,
+    score: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column to use as the first that the method reads."),
     ] = None,
-    method: Annotated[str, typer.Option(metavar="NAME", help="cdas.")] = "cdas",
-    budget: Annotated[
-        str, typer.Option(metavar="SHARE|COUNT", help="A share such as 0.4, or a count.")
-    ] = "0.4",
-    num_clusters: Annotated[int, typer.Option(metavar="N", help="k of k-means.")] = 10,
-    score: Annotated[str, typer.Option(metavar="COLUMN", help="ifd_ppl or ifd_loss.")] = "ifd_ppl",
-    exact_budget: Annotated[
-        bool, typer.Option(help="Meet the budget exactly; the authors' rule keeps a little less.")
-    ] = True,
+    embeddings: Annotated[Path | None, _file("Matrix of codeact embed or score (.npy).")] = None,
+    queries: Annotated[Path | None, _file("Matrix of the examples to resemble (.npy).")] = None,
+    weak_scores: Annotated[Path | None, _file("Table of a weaker model, for qaq.")] = None,
+    reference: Annotated[Path | None, _file("Subset whose lengths are to be matched.")] = None,
+    strata: Annotated[
+        str | None, typer.Option(metavar="FIELD|language", help="Groups of stratified-random.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Count tokens with it where no table has them."),
+    ] = None,
+    set_: _Set = None,
+    table: Annotated[
+        Path | None, _file("Also write every row with its reason (.parquet, .jsonl).")
+    ] = None,
+    report: Annotated[Path | None, _file("Also write a page about the selection (.html).")] = None,
+    compare: _Names = None,
+    epochs: _Epochs = 3,
+    list_: _List = False,
     column: Column = None,
+    device: Device = "auto",
     seed: Seed = 42,
 ) -> None:
-    """Choose rows by CDAS.
+    """Choose rows by any of the methods of --list.
 
-    Per cluster of instructions, the answers with the highest IFD below 1 (arXiv:2408.02193).
+    The budget is met exactly: what cannot be met is refused. The report holds the selection against
+    random rows, always.
     """
     from codeact.cli import checks
     from codeact.cli.quiet import quiet_libraries
-    from codeact.cli.tables import read_table, write_table
-    from codeact.data import load_examples
-    from codeact.errors import InputError
-    from codeact.selection import CDAS
+    from codeact.cli.select_inputs import SelectFiles
+    from codeact.cli.tables import write_table
+    from codeact.selection import parse_budget
 
     checks.check_output(output, (".jsonl",))
     checks.check_output(table, option="--table")
-    checks.check_choice("--method", method, ("cdas",))
-    checks.check_choice("--score", score, ("ifd_ppl", "ifd_loss"))
-    checks.check_at_least(1, num_clusters=num_clusters)
+    checks.check_output(report, (".html",), option="--report")
+    checks.check_positive(epochs=epochs)
     checks.check_seed(seed)
-    share = _parse_budget(budget)
+    asked = parse_budget(budget)
+    files = SelectFiles(
+        tuple(scores or ()), embeddings, queries, weak_scores, reference, strata, tokenizer
+    )
     quiet_libraries()
+    options = _check_methods(method, compare or [], report, set_ or [], asked, seed)
+    from codeact.data import load_examples
+    from codeact.pipeline.selection_arms import choose
+
     examples = load_examples(data, columns=checks.parse_columns(column))
-    ids = list(examples.ids)
-    columns = read_table(scores, ["id", score])
-    vectors = _read_matrix(embeddings)
-    _check_same_rows(ids, columns["id"], len(vectors), data, scores, embeddings)
-    chosen = CDAS(share, num_clusters, seed, exact_budget).fit(vectors, columns[score], ids=ids)
-    if len(chosen.selected_) == 0:
-        raise InputError(
-            f"--budget = {budget} keeps none of {len(ids)} rows in {num_clusters} clusters "
-            "(see --exact-budget, and the status column of the scores)"
-        )
+    candidates = files.read(examples, data, _columns_of(method, compare or [], score))
+    arm = choose(method, candidates, asked, seed=seed, score=score, device=device, **options)
+    if report is not None:  # before anything is written: a method to compare with may refuse
+        from codeact.pipeline.selection_report import SelectionFacts, write_selection_report
+
+        facts = SelectionFacts.compare(
+            arm, examples, candidates, asked,
+            score=score, compare=compare or [], score_files=files.scores, epochs=epochs,
+            seed=seed, device=device, command=_command(),
+        )  # fmt: skip
+        write_selection_report(facts, report)
     if table is not None:
-        write_table(_reasons(ids, columns[score], score, chosen), table)
-    examples.select(sorted(chosen.selected_.tolist())).write_jsonl(output)
-    print(f"kept {len(chosen.selected_)} of {len(ids)} rows", file=sys.stderr)
+        write_table(_reasons(candidates, arm, score), table)
+    examples.select(sorted(arm.selected.tolist())).write_jsonl(output)
+    print(f"kept {len(arm.selected)} of {len(examples)} rows", file=sys.stderr)
 
 
-def _parse_budget(budget: str) -> int | float:
-    """``"100"`` is a count, ``"0.4"`` and ``"1.0"`` are shares."""
+def _check_methods(
+    method: str,
+    compare: list[str],
+    report: Path | None,
+    set_: list[str],
+    budget: Budget,
+    seed: int,
+) -> dict[str, Any]:
+    """The options of the method; names and options are refused before anything is read."""
     from codeact.errors import InputError
+    from codeact.pipeline.recipe_text import apply_override
+    from codeact.selection.registry import find_method
 
-    for number in (int, float):
-        try:
-            return number(budget)
-        except ValueError:
-            continue
-    raise InputError(f"--budget must be a share in (0, 1] or a count, got {budget!r}")
-
-
-def _read_matrix(path: Path) -> np.ndarray[Any, Any]:
-    import numpy as np
-
-    from codeact.errors import InputError
-
-    try:
-        matrix = np.load(path)
-    except (OSError, EOFError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"--embeddings {path} cannot be read as .npy: {reason}") from None
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2:
-        raise InputError(f"--embeddings {path} must hold one matrix, a row for each row of DATA")
-    return matrix
+    if compare and report is None:
+        raise InputError("--compare needs --report: further methods are shown there and only there")
+    for name in (method, *compare):
+        find_method(name)
+    options: dict[str, Any] = {}
+    for override in set_:
+        apply_override(options, override)
+    find_method(method).make(budget, seed, **options)
+    return options
 
 
-def _check_same_rows(
-    ids: list[str], scored: list[str], num_vectors: int, data: str, scores: Path, embeddings: Path
-) -> None:
-    from codeact.errors import InputError
+def _columns_of(method: str, compare: list[str], score: str | None) -> list[str]:
+    """Names of the score columns that the methods read."""
+    from codeact.selection.candidates import is_column
+    from codeact.selection.registry import METHODS
 
-    for option, path, count in (
-        ("--scores", scores, len(scored)), ("--embeddings", embeddings, num_vectors)
-    ):  # fmt: skip
-        if count != len(ids):
-            raise InputError(
-                f"{option} must hold the {len(ids)} rows of {data}, got {count} in {path}"
-            )
-    for row, (id_, other) in enumerate(zip(ids, scored, strict=True)):
-        if id_ != other:
-            raise InputError(
-                f"--scores must hold the rows of {data} in their order, but row {row} is {id_!r} "
-                f"there and {other!r} in {scores}"
-            )
+    names = []
+    for name in (method, *compare):
+        columns = [column for column in METHODS[name].inputs if is_column(column)]
+        if columns and score is not None and name == method:
+            columns[0] = score
+        names += columns
+    return [name.removeprefix("column:") for name in names]
 
 
-def _reasons(ids: list[str], values: list[float | None], score: str, chosen: CDAS) -> pa.Table:
-    """Every row with its cluster, its place in it, and why it was kept or not."""
+def _reasons(candidates: Candidates, arm: Arm, score: str | None) -> pa.Table:
+    """Every row with what the method saw of it, its place, and why it was kept or not."""
     import numpy as np
     import pyarrow as pa
 
-    kept = np.zeros(len(ids), dtype=bool)
-    kept[chosen.selected_] = True
-    return pa.table(
-        {
-            "id": ids,
-            "cluster": pa.array(chosen.cluster_labels_, pa.int32()),
-            score: pa.array(np.array(values, dtype=np.float64), from_pandas=True),
-            "kept": kept,
-            "rank": pa.array(chosen.ranks_, pa.int32()),
-            "reason": chosen.reasons_,
-        }
-    )
+    kept = np.zeros(len(arm.selector.ranks_), dtype=bool)
+    kept[arm.selected] = True
+    columns: dict[str, Any] = {"id": list(candidates.ids or ())}
+    labels = getattr(arm.selector, "cluster_labels_", None)
+    if labels is not None:
+        columns["cluster"] = pa.array(labels, pa.int32())
+    for name in _columns_of(arm.name, [], score):
+        columns[name] = pa.array(candidates.columns[name], from_pandas=True)
+    columns["kept"] = kept
+    columns["rank"] = pa.array(arm.selector.ranks_, pa.int32())
+    columns["reason"] = list(arm.selector.reasons_)
+    return pa.table(columns)
+
+
+def _command() -> str:
+    """The words of this command, as a shell takes them."""
+    import shlex
+
+    return shlex.join(["codeact", *sys.argv[1:]])

@@ -15,8 +15,9 @@ from codeact.data import (
 from codeact.errors import InputError
 from codeact.files import write_json
 from codeact.pipeline.rows import write_examples
+from codeact.pipeline.selection_inputs import budget_of
 from codeact.pipeline.stage import StageContext, StageResult, count_statuses
-from codeact.selection import resolve_budget
+from codeact.selection import TokenBudget, resolve_budget
 
 
 def load_stage(context: StageContext) -> StageResult:
@@ -56,12 +57,15 @@ def decontaminate_stage(context: StageContext) -> StageResult:
     clean = pool.select(result.kept)
     wanted = len(clean) - section.num_held_out
     num_examples = min(section.num_examples or wanted, wanted)
-    if num_examples < context.recipe.select.num_clusters:
+    num_clusters = context.recipe.select.num_clusters
+    if isinstance(num_clusters, int) and num_examples < num_clusters:
         raise InputError(
             f"data has {len(clean)} usable rows; {section.num_held_out} held out and "
-            f"{context.recipe.select.num_clusters} clusters need more"
+            f"{num_clusters} clusters need more"
         )
-    resolve_budget(context.recipe.select.budget, num_examples)  # before hours of scoring
+    budget = budget_of(context.recipe)
+    if not isinstance(budget, TokenBudget):
+        resolve_budget(budget, num_examples)  # before hours of scoring
     held_out, examples = _split(clean, section.num_held_out, num_examples)
     write_examples(context.folder / "held_out.jsonl", held_out)
     write_examples(context.folder / "examples.jsonl", examples)

@@ -15,73 +15,89 @@ import numpy as np
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from codeact.pipeline.score_words import ScoreWords
+
 Array = np.ndarray[Any, Any]
 
-ARM_NAMES = {"base": "before training", "full": "all rows", "cdas": "CDAS", "random": "random"}
 KEPT, DROPPED, INK = "#1f9aa1", "#98a2ae", "#8791a0"
-ARM_COLOURS = {"base": INK, "full": INK, "cdas": "#3b82d0", "random": "#e0852a"}
+ARM_COLOURS = {"base": INK, "full": INK, "selected": "#3b82d0", "random": "#e0852a"}
 _MAX_POINTS = 4000  # an SVG scatter beyond this makes the page slow to open
-IFD_SHOWN = 1.5  # what lies above stands in the last bin
+SHOWN_CAPS = 1.5  # times the cap; what lies above stands in the last bin
+_NUM_BINS = 40
 SMOOTHED_FROM = 30  # steps; a shorter curve is readable as it is
 
 
-def ifd_histogram(ifd: Array, kept: Array | None) -> go.Figure:
-    """Kept and dropped rows per bin of IFD, stacked, with a line at 1.
+def score_histogram(scores: Array, kept: Array | None, words: ScoreWords) -> go.Figure:
+    """Kept and dropped rows per bin of a score, stacked, with a line at its cap.
 
     Args:
-        ifd: (num_scored,) finite scores.
+        scores: (num_scored,) finite scores.
         kept: (num_scored,) bool; None before anything is selected.
+        words: Name and cap of the score.
     """
     import plotly.graph_objects as go
 
-    top = IFD_SHOWN if ifd.max(initial=0) > IFD_SHOWN else max(1.05, float(ifd.max(initial=0)))
-    width = 0.025 if len(ifd) > 200 else 0.05
-    edges = np.arange(0, top + width, width)
-    centres = (edges[:-1] + edges[1:]) / 2
-    figure = new_figure("IFD", "rows", barmode="stack", bargap=0.06)
-    for name, mask, colour in _groups(kept, len(ifd)):
-        counts, _ = np.histogram(np.clip(ifd[mask], 0, edges[-1] - width / 2), edges)
-        hover = "IFD %{x:.2f}: %{y} " + name + "<extra></extra>"
+    edges = _score_edges(scores, words.cap)
+    centres, half = (edges[:-1] + edges[1:]) / 2, (edges[1] - edges[0]) / 2
+    figure = new_figure(words.name, "rows", barmode="stack", bargap=0.06)
+    for name, mask, colour in _groups(kept, len(scores)):
+        counts, _ = np.histogram(np.clip(scores[mask], edges[0], edges[-1] - half), edges)
+        hover = f"{words.name} %{{x:.2f}}: %{{y}} {name}<extra></extra>"
         figure.add_trace(
             go.Bar(x=centres, y=counts, name=name, marker_color=colour, hovertemplate=hover)
         )
-    figure.add_vline(1, line={"color": INK, "width": 1.5, "dash": "dash"})
-    label = {"text": "no help", "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False}
-    figure.add_annotation(x=1, **label)
+    if words.cap is not None:
+        figure.add_vline(words.cap, line={"color": INK, "width": 1.5, "dash": "dash"})
+        place = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False}
+        figure.add_annotation(x=words.cap, text=words.cap_label, **place)
     return figure
 
 
+def _score_edges(scores: Array, cap: float | None) -> Array:
+    """Bins from 0 past the cap for a ratio, over the range of the values for other scores."""
+    if cap is None:
+        low, high = float(scores.min(initial=0)), float(scores.max(initial=0))
+        return np.linspace(low, high if high > low else low + 1, _NUM_BINS + 1)
+    most = float(scores.max(initial=0))
+    top = SHOWN_CAPS * cap if most > SHOWN_CAPS * cap else max(1.05 * cap, most)
+    width = (0.025 if len(scores) > 200 else 0.05) * cap
+    return np.arange(0, top + width, width)
+
+
 def length_scatter(
-    num_tokens: Array, ifd: Array, kept: Array | None, ids: Sequence[str]
+    num_tokens: Array, scores: Array, kept: Array | None, ids: Sequence[str], words: ScoreWords
 ) -> go.Figure:
-    """IFD against answer length (log axis), kept and dropped; at most 4,000 points are drawn.
+    """A score against answer length (log axis), kept and dropped; at most 4,000 points are drawn.
 
     Args:
         num_tokens: (num_scored,) answer lengths.
-        ifd: (num_scored,) finite scores.
+        scores: (num_scored,) finite scores.
         kept: (num_scored,) bool; None before anything is selected.
         ids: (num_scored,) row ids, shown on hover.
+        words: Name and cap of the score.
     """
     import plotly.graph_objects as go
 
-    figure = new_figure("answer length (tokens)", "IFD")
+    figure = new_figure("answer length (tokens)", words.name)
     figure.update_xaxes(type="log", tickvals=log_ticks(num_tokens))
-    shown = np.zeros(len(ifd), dtype=bool)
-    shown[np.random.default_rng(0).permutation(len(ifd))[:_MAX_POINTS]] = True
-    for name, mask, colour in _groups(kept, len(ifd)):
+    shown = np.zeros(len(scores), dtype=bool)
+    shown[np.random.default_rng(0).permutation(len(scores))[:_MAX_POINTS]] = True
+    hover = f"%{{text}}<br>%{{x}} tokens, {words.name} %{{y:.3f}}<extra></extra>"
+    for name, mask, colour in _groups(kept, len(scores)):
         rows = np.flatnonzero(mask & shown)
         figure.add_trace(
             go.Scatter(
                 x=num_tokens[rows],
-                y=ifd[rows],
+                y=scores[rows],
                 name=name,
                 mode="markers",
                 marker={"color": colour, "size": 6, "opacity": 0.8},
                 text=[escape(ids[row]) for row in rows.tolist()],
-                hovertemplate="%{text}<br>%{x} tokens, IFD %{y:.3f}<extra></extra>",
+                hovertemplate=hover,
             )
         )
-    figure.add_hline(1, line={"color": INK, "width": 1.5, "dash": "dash"})
+    if words.cap is not None:
+        figure.add_hline(words.cap, line={"color": INK, "width": 1.5, "dash": "dash"})
     return figure
 
 
@@ -102,8 +118,11 @@ def cluster_bars(cluster: Array, kept: Array) -> go.Figure:
     return figure
 
 
-def padding_bars(arms: Mapping[str, Mapping[str, float]]) -> go.Figure:
-    """Share of token slots that hold padding, per arm and way of batching; from packing.json."""
+def padding_bars(arms: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> go.Figure:
+    """Share of token slots that hold padding, per arm and way of batching; from packing.json.
+
+    ``names`` are those of the arms, for a reader.
+    """
     import plotly.graph_objects as go
 
     ways = {
@@ -116,7 +135,7 @@ def padding_bars(arms: Mapping[str, Mapping[str, float]]) -> go.Figure:
         shares = [100 * arm[key] for arm in arms.values()]
         figure.add_trace(
             go.Bar(
-                x=[ARM_NAMES.get(arm, arm) for arm in arms],
+                x=[names[arm] for arm in arms],
                 y=shares,
                 name=name,
                 marker_color=colour,
@@ -130,7 +149,9 @@ def padding_bars(arms: Mapping[str, Mapping[str, float]]) -> go.Figure:
     return figure
 
 
-def loss_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> go.Figure:
+def loss_curves(
+    logs: Mapping[str, Sequence[Mapping[str, Any]]], names: Mapping[str, str]
+) -> go.Figure:
     """Training loss per optimizer step of each arm; long runs get a moving mean on top."""
     import plotly.graph_objects as go
 
@@ -141,7 +162,7 @@ def loss_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> go.Figure:
         smoothed = len(log) >= SMOOTHED_FROM
         line = {"color": ARM_COLOURS.get(arm, INK), "width": 2}
         common = {"x": steps, "mode": "lines", "legendgroup": arm}
-        name = ARM_NAMES.get(arm, arm)
+        name = names[arm]
         if smoothed:
             faint = {**line, "width": 1}
             figure.add_trace(

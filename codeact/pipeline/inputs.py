@@ -21,8 +21,9 @@ _MODEL_SUFFIXES = (".safetensors", ".bin", ".gguf", ".json", ".model", ".txt", "
 def outside_inputs(recipe: Recipe) -> dict[str, str]:
     """Hashes or names by what :class:`codeact.pipeline.stage.Stage` calls them in ``reads``.
 
-    ``source`` is the data, ``benchmarks`` the benchmark files, ``model`` and ``embedder`` are the
-    model folders, ``machine`` is the device and the dtype that ``auto`` stands for here.
+    ``source`` is the data, ``queries`` are the rows that rds+ compares with, ``benchmarks`` the
+    benchmark files, ``model`` and ``embedder`` the model folders; ``machine`` is the device and the
+    dtype that ``auto`` stands for here.
 
     Raises:
         InputError: the device cannot be used, or the folder of benchmarks cannot be read.
@@ -32,11 +33,13 @@ def outside_inputs(recipe: Recipe) -> dict[str, str]:
     device = resolve_device(recipe.model.device)
     model = model_fingerprint(recipe.model.name)
     same = recipe.embed.model == "scoring-model"
+    text = [recipe.score.preset, recipe.score.max_length]  # what its hidden states are of
     return {
         "source": _source_hash(recipe.data.source),
         "benchmarks": _benchmarks_hash(recipe.data.benchmarks),
         "model": model,
-        "embedder": model if same else model_fingerprint(recipe.embed.model),
+        "queries": _source_hash(recipe.select.queries) if recipe.select.queries else "none",
+        "embedder": _sha256([model, text]) if same else model_fingerprint(recipe.embed.model),
         "machine": f"{device.type} {resolve_dtype(recipe.model.dtype, device)}",
     }
 

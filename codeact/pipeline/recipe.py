@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from codeact.errors import InputError
 from codeact.pipeline.recipe_text import apply_override, explain, read_mapping
+from codeact.selection.budget import parse_budget
+from codeact.selection.registry import METHODS
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -55,10 +57,11 @@ class DataSection(_Strict):
 
 
 class ScoreSection(_Strict):
-    """How IFD is computed. ``max_length`` None is the preset's own."""
+    """Which score is computed, and how. ``max_length`` None is the preset's own."""
 
-    preset: Literal["codeact", "superfiltering", "cherry"] = "codeact"
+    preset: Literal["codeact", "superfiltering", "cherry", "tshirt", "qaq"] = "codeact"
     max_length: Positive | None = None
+    num_copies: Positive = 30  # noisy copies of a row; of tshirt alone
     token_budget: Positive | None = None  # tokens in one forward pass; None suits the device
 
 
@@ -66,20 +69,29 @@ class EmbedSection(_Strict):
     """Which embeddings are clustered.
 
     ``model`` None is the packaged MiniLM, ``"scoring-model"`` the hidden states of the model
-    that scores, anything else a folder or a Hugging Face id.
+    that scores, anything else a folder or a Hugging Face id. ``pool`` averages hidden states
+    plainly or, as RDS+ does, in proportion to the position; sentence encoders have their own way.
     """
 
     model: str | None = None
+    text: Literal["instruction", "response", "both"] = "instruction"
+    pool: Literal["mean", "rds"] = "mean"
     batch_size: Positive = 32
 
 
 class SelectSection(_Strict):
-    """CDAS (arXiv:2408.02193). ``budget`` is a number of rows, or a fraction in (0, 1]."""
+    """A method of ``codeact select --list`` with its options.
 
-    method: Literal["cdas"] = "cdas"
-    budget: float | int = 0.4
-    num_clusters: Positive = 10
-    exact_budget: bool = True
+    ``budget`` is a number of rows, a fraction in (0, 1], or either in tokens ("250000tokens").
+    ``num_clusters`` is of the clusters that CDAS selects in and the report shows. ``queries`` names
+    rows that the method rds+ compares with.
+    """
+
+    method: str = "cdas"
+    budget: float | int | str = 0.4
+    num_clusters: Positive | Literal["elbow", "silhouette"] = 10
+    options: dict[str, Any] = {}
+    queries: str | None = None
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -88,7 +100,28 @@ class SelectSection(_Strict):
         number = isinstance(budget, int | float) and not isinstance(budget, bool)
         if number and (0 < budget <= 1 if isinstance(budget, float) else budget >= 1):  # type: ignore[operator]
             return budget
-        raise ValueError("must be a fraction in (0, 1] or a whole number of rows, 1 or more")
+        if isinstance(budget, str) and budget.endswith("tokens"):
+            parse_budget(budget)
+            return budget
+        raise ValueError(
+            "must be a fraction in (0, 1] or a whole number of rows, 1 or more, or either in "
+            "tokens (250000tokens, 0.4tokens)"
+        )
+
+    @field_validator("num_clusters", mode="before")
+    @classmethod
+    def _check_num_clusters(cls, wanted: object) -> object:
+        number = isinstance(wanted, int) and not isinstance(wanted, bool)
+        if wanted in ("elbow", "silhouette") or (number and wanted >= 1):  # type: ignore[operator]
+            return wanted
+        raise ValueError("must be a whole number, 1 or more, elbow or silhouette")
+
+    @field_validator("method")
+    @classmethod
+    def _check_method(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"must be one of {', '.join(METHODS)}")
+        return method
 
 
 class PackSection(_Strict):

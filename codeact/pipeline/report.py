@@ -102,7 +102,8 @@ def _summary(facts: RunFacts) -> list[str]:
     if facts.selection is not None:
         kept, tokens = facts.selection["kept"], facts.selection["num_response_tokens"]
         sentences.append(
-            f"CDAS kept {count(kept.sum())} of them ({percent(kept.mean())}), holding "
+            f"{facts.arm_names['selected']} kept {count(kept.sum())} of them "
+            f"({percent(kept.mean())}), holding "
             f"{percent(tokens[kept].sum() / max(1, tokens.sum()))} of the answer tokens."
         )
     if facts.summaries:
@@ -115,7 +116,7 @@ def _summary(facts: RunFacts) -> list[str]:
 
 def _verdict(facts: RunFacts) -> str:
     pairs = main_pair_first(facts.comparison["pairs"]) if facts.comparison else []
-    return verdict_sentence(pairs[0]["verdict"]) if pairs else ""
+    return verdict_sentence(pairs[0]["verdict"], facts.arm_names) if pairs else ""
 
 
 def _key_figures(facts: RunFacts) -> list[KeyFigure]:
@@ -127,11 +128,11 @@ def _key_figures(facts: RunFacts) -> list[KeyFigure]:
         figures.append(KeyFigure(percent(kept.mean()), "of the rows kept", note))
     if facts.comparison and facts.comparison["pairs"]:
         pair = main_pair_first(facts.comparison["pairs"])[0]
-        label = f"nats per token, {pair['a'].upper()} against {pair['b']}"
+        label = f"nats per token, {facts.arm_names[pair['a']]} against {pair['b']}"
         note = f"{interval(pair['interval'])}, {p_value(pair['p_value'])}"
         figures.append(KeyFigure(signed(pair["difference"]), label, note))
-    if facts.packing and "cdas" in facts.packing["arms"]:
-        arm = facts.packing["arms"]["cdas"]
+    if facts.packing and "selected" in facts.packing["arms"]:
+        arm = facts.packing["arms"]["selected"]
         note = f"{percent(arm['padding_dynamic'])} when padded per batch"
         figures.append(KeyFigure(percent(arm["padding_packed"]), "padding after packing", note))
     stages = facts.manifest.stages.values()

@@ -12,22 +12,24 @@ import numpy as np
 from codeact.errors import InputError
 from codeact.files import read_json, read_jsonl, read_parquet
 from codeact.pipeline.recipe import Recipe, load_recipe
+from codeact.pipeline.report_words import arm_names
 from codeact.pipeline.run_folder import MANIFEST, Manifest, RunFolder
+from codeact.pipeline.score_words import ScoreWords, score_words
 
 Array = np.ndarray[Any, Any]
 Columns = Mapping[str, Array]
 
-TRAINED_ARMS = ("cdas", "random")
-_SCORES = ("id", "status", "ifd_ppl", "ifd_loss", "num_response_tokens")
+TRAINED_ARMS = ("selected", "random")
+_SCORES = ("id", "status", "num_response_tokens")
 _SELECTION = ("id", "cluster", "kept", "reason", "kept_random")
-_HELD_OUT = ("id", "num_response_tokens", "nll_base", "nll_cdas", "nll_random")
+_HELD_OUT = ("id", "num_response_tokens", "nll_base", "nll_selected", "nll_random")
 
 
 @dataclass(frozen=True)
 class RunFacts:
     """One attribute a file of the run folder; tables are columns by name, null floats are NaN.
 
-    ``scores`` has the preset's own score as ``ifd``; ``selection`` has all of ``scores`` as well.
+    ``scores`` has the preset's own score as ``score``; ``selection`` has all of ``scores`` as well.
     """
 
     path: Path
@@ -42,6 +44,16 @@ class RunFacts:
     comparison: Mapping[str, Any] | None
     decontamination: Mapping[str, Any] | None
 
+    @property
+    def arm_names(self) -> Mapping[str, str]:
+        """What the arms are called, for a reader."""
+        return arm_names(self.recipe)
+
+    @property
+    def words(self) -> ScoreWords:
+        """How to speak of the score."""
+        return score_words(self.recipe)
+
 
 def read_run(path: Path) -> RunFacts:
     """Reads what a run has written so far.
@@ -54,11 +66,10 @@ def read_run(path: Path) -> RunFacts:
     if not any((path / name).is_file() for name in ("recipe.yaml", MANIFEST)):
         raise InputError(f"run must be a run folder, got {path} without recipe.yaml or {MANIFEST}")
     recipe = load_recipe(path / "recipe.yaml") if (path / "recipe.yaml").exists() else Recipe()
-    scores = _columns(path / "scores.parquet", _SCORES)
+    column = score_words(recipe).column
+    scores = _columns(path / "scores.parquet", (*_SCORES, column))
     if scores is not None:
-        # The presets' own rule (codeact.scoring), repeated here because it would import torch.
-        chosen_by = "ifd_loss" if recipe.score.preset == "cherry" else "ifd_ppl"
-        scores = {**scores, "ifd": scores[chosen_by]}
+        scores = {**scores, "score": scores[column]}
     train = path / "train"
     logs = {arm: list(read_jsonl(train / arm / "log.jsonl")) for arm in _arms(train, "log.jsonl")}
     return RunFacts(
@@ -79,7 +90,7 @@ def read_run(path: Path) -> RunFacts:
 
 
 def main_pair_first(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The pairs of comparison.json, the one that answers the question (CDAS, random) in front."""
+    """The pairs of comparison.json, the one of the selection and its control in front."""
     return sorted(pairs, key=lambda pair: {pair["a"], pair["b"]} != set(TRAINED_ARMS))
 
 

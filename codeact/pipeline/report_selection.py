@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from codeact.evaluation import spearman
-from codeact.pipeline.figures import IFD_SHOWN, Array, cluster_bars, ifd_histogram, length_scatter
+from codeact.pipeline.figures import (
+    SHOWN_CAPS,
+    Array,
+    cluster_bars,
+    length_scatter,
+    score_histogram,
+)
 from codeact.pipeline.report_facts import Columns, RunFacts
 from codeact.pipeline.report_parts import Card, CardGroup, Section, Table, as_figure
 from codeact.pipeline.report_words import clipped, count, percent, sentence
@@ -20,64 +26,65 @@ _REMOVED_SHOWN = 20
 
 
 def score_section(facts: RunFacts) -> Section:
-    """How IFD is spread, and which part of it was kept."""
-    title = "Instruction-following difficulty"
+    """How the score is spread, and which part of it was kept."""
+    words = facts.words
+    title, name = words.title, words.name
     if facts.scores is None:
-        return Section("ifd", title, "No row has been scored yet (scores.parquet is not there).")
-    ifd, kept, rows = _scored(facts)
-    if not len(ifd):
-        return Section("ifd", title, "Every row failed to score; the statuses are in the examples.")
-    num_failed = len(rows["id"]) - len(ifd)
+        return Section("score", title, "No row has been scored yet (scores.parquet is not there).")
+    scores, kept, rows = _scored(facts)
+    if not len(scores):
+        return Section(
+            "score", title, "Every row failed to score; the statuses are in the examples."
+        )
+    num_failed = len(rows["id"]) - len(scores)
     if kept is None:
-        caption = f"Median IFD over {count(len(ifd), 'scored row')} is {np.median(ifd):.2f}."
+        caption = f"Median {name} over {count(len(scores), 'scored row')} is {_median(scores)}."
     else:
         caption = (
-            f"Median IFD is {_median(ifd[kept])} among kept rows and {_median(ifd[~kept])} among "
-            f"dropped ones; {_at_least_one(ifd, kept)}."
+            f"Median {name} is {_median(scores[kept])} among kept rows and "
+            f"{_median(scores[~kept])} among dropped ones{_at_cap(scores, kept, words.cap)}."
         )
-    measure = "mean loss" if facts.recipe.score.preset == "cherry" else "perplexity"
-    text = [
-        f"IFD is the {measure} of the answer given its instruction, divided by the {measure} of "
-        "the answer alone. Near 0 the instruction gives the answer away; at 1 or above it does "
-        "not help at all, which usually means that the two do not belong together."
-    ]
+    text = [words.meaning]
     if num_failed:
         stay = "stays" if num_failed == 1 else "stay"
         text.append(
             f"{count(num_failed, 'row')} could not be scored and {stay} out of the figures."
         )
-    num_far = int((ifd > IFD_SHOWN).sum())
+    end = SHOWN_CAPS * words.cap if words.cap is not None else np.inf
+    num_far = int((scores > end).sum())
     if num_far:
-        text.append(f"The last bin also holds {count(num_far, 'row')} above {IFD_SHOWN}.")
-    return Section(
-        "ifd", title, text=text, figures=[as_figure("ifd", caption, ifd_histogram(ifd, kept))]
-    )
+        text.append(f"The last bin also holds {count(num_far, 'row')} above {end}.")
+    figure = as_figure("score", caption, score_histogram(scores, kept, words))
+    return Section("score", title, text=text, figures=[figure])
 
 
 def length_section(facts: RunFacts) -> Section:
-    """How closely IFD follows answer length, and what that means for the baseline."""
-    title = "IFD and answer length"
-    ifd, kept, rows = _scored(facts)
-    if not len(ifd):
+    """How closely the score follows answer length, and what that means for the baseline."""
+    name = facts.words.name
+    title = f"{name} and answer length"
+    scores, kept, rows = _scored(facts)
+    if not len(scores):
         return Section("length", title, "There are no scores to compare with lengths yet.")
-    scored = np.isfinite(rows["ifd"])
+    scored = np.isfinite(rows["score"])
     num_tokens = rows["num_response_tokens"][scored]
-    found = spearman(num_tokens, ifd)
+    found = spearman(num_tokens, scores)
     low, high = (f"{end:.2f}".replace("-", "−") for end in found.interval)
     rho = f"{found.rho:.2f}".replace("-", "−")
     caption = (
-        f"{_rank_sentence(found.rho)} (Spearman ρ = {rho}, "
+        f"{_rank_sentence(name, found.rho)} (Spearman ρ = {rho}, "
         f"{percent(found.confidence)} interval {low} to {high})."
     )
     if math.isnan(found.rho):
         caption = "Lengths or scores do not vary here, so no rank correlation can be given."
-    figure = length_scatter(num_tokens, ifd, kept, [str(row) for row in rows["id"][scored]])
+    figure = length_scatter(
+        num_tokens, scores, kept, [str(row) for row in rows["id"][scored]], facts.words
+    )
     text = [
         "Whatever follows length also chooses by length, and length alone changes what a model "
         "learns. So the baseline is a random choice of the same number of rows with the same "
         "length profile: a plain random choice would mix the two effects."
     ]
-    tables = [_arms_table(facts.selection)] if facts.selection is not None else []
+    tables = [_arms_table(facts, facts.selection)] if facts.selection is not None else []
     return Section(
         "length",
         title,
@@ -100,8 +107,10 @@ def cluster_section(facts: RunFacts) -> Section:
         f"each gives {_span(percent(min(shares)), percent(max(shares)))} of its rows."
     )
     text = [
-        "Rows are clustered by their embeddings, and the highest IFD below 1 is kept inside each "
-        "cluster, so that no topic is lost to another one with harder answers."
+        "Rows are clustered by their embeddings, and CDAS keeps the highest score below its cap "
+        "inside each cluster, so that no topic is lost to another one with harder answers."
+        if facts.recipe.select.method == "cdas"
+        else "Rows are clustered by their embeddings, to show which topics the selection favours."
     ]
     figure = as_figure("clusters", caption, cluster_bars(cluster, kept))
     return Section("clusters", title, figures=[figure], text=text)
@@ -114,21 +123,23 @@ def example_section(facts: RunFacts) -> Section:
     if facts.selection is None or not path.is_file():
         return Section("examples", title, "Nothing has been selected yet, so nothing to show.")
     rows = facts.selection
-    ifd, kept = rows["ifd"], rows["kept"]
-    order = np.argsort(ifd, kind="stable")  # NaN last
-    order = order[np.isfinite(ifd[order])]
-    failed = np.flatnonzero(~np.isfinite(ifd))
+    scores, kept = rows["score"], rows["kept"]
+    name, cap = facts.words.name, facts.words.cap
+    order = np.argsort(scores, kind="stable")  # NaN last
+    order = order[np.isfinite(scores[order])]
+    failed = np.flatnonzero(~np.isfinite(scores))
+    high = scores[order] >= (np.inf if cap is None else cap)
     chosen = [
-        ("Kept: the highest IFD", "", order[kept[order]][::-1]),
-        ("Dropped: the lowest IFD", "", order[~kept[order] & (ifd[order] < 1)]),
-        ("IFD of 1 or more", "Never kept: the instruction does not help.", order[ifd[order] >= 1]),
+        (f"Kept: the highest {name}", "", order[kept[order]][::-1]),
+        (f"Dropped: the lowest {name}", "", order[~kept[order] & ~high]),
+        (f"{name} of {cap or 0:g} or more", "The instruction does not help.", order[high]),
         ("Not scored", "These rows keep a status in place of a score.", failed),
     ]
-    picked = [(name, note, indices[:_PER_GROUP]) for name, note, indices in chosen]
+    picked = [(title_, note, indices[:_PER_GROUP]) for title_, note, indices in chosen]
     texts = _texts(facts, {str(rows["id"][row]) for *_, part in picked for row in part})
     groups = [
-        CardGroup(name, note, [_card(rows, row, texts) for row in indices])
-        for name, note, indices in picked
+        CardGroup(title_, note, [_card(rows, row, texts, name) for row in indices])
+        for title_, note, indices in picked
         if len(indices)
     ]
     return Section("examples", title, groups=groups)
@@ -169,26 +180,26 @@ def decontamination_section(facts: RunFacts) -> Section:
 
 
 def _scored(facts: RunFacts) -> tuple[Array, Array | None, Columns]:
-    """IFD of the rows that have one, whether they were kept, and the table they came from."""
+    """Scores of the rows that have one, whether they were kept, and the table they came from."""
     rows = facts.selection if facts.selection is not None else facts.scores
     if rows is None:
-        return np.empty(0), None, {"id": np.empty(0), "ifd": np.empty(0)}
-    finite = np.isfinite(rows["ifd"])
+        return np.empty(0), None, {"id": np.empty(0), "score": np.empty(0)}
+    finite = np.isfinite(rows["score"])
     kept = rows["kept"][finite] if "kept" in rows else None
-    return rows["ifd"][finite], kept, rows
+    return rows["score"][finite], kept, rows
 
 
-def _arms_table(rows: Columns) -> Table:
-    """Numbers and lengths of all, CDAS and random rows: the same profile, or the test is void."""
+def _arms_table(facts: RunFacts, rows: Columns) -> Table:
+    """Numbers and lengths of all, kept and random rows: the same profile, or the test is void."""
     everything = np.ones(len(rows["id"]), dtype=bool)
     arms = (
         ("all rows", everything),
-        ("CDAS", rows["kept"]),
+        (facts.arm_names["selected"], rows["kept"]),
         ("length-matched random", rows["kept_random"]),
     )
     lines = []
     for name, mask in arms:
-        tokens, ifd = rows["num_response_tokens"][mask], rows["ifd"][mask]
+        tokens, scores = rows["num_response_tokens"][mask], rows["score"][mask]
         quartiles = np.quantile(tokens, [0.25, 0.5, 0.75]) if len(tokens) else [0, 0, 0]
         lines.append(
             [
@@ -196,10 +207,11 @@ def _arms_table(rows: Columns) -> Table:
                 count(len(tokens)),
                 count(tokens.sum()),
                 *(count(quartile) for quartile in quartiles),
-                _median(ifd[np.isfinite(ifd)]),
+                _median(scores[np.isfinite(scores)]),
             ]
         )
-    head = ["", "rows", "answer tokens", "lower quartile", "median", "upper quartile", "median IFD"]
+    head = ["", "rows", "answer tokens", "lower quartile", "median", "upper quartile"]
+    head.append(f"median {facts.words.name}")
     return Table(head, lines, caption="Answer lengths of the arms, in tokens.")
 
 
@@ -209,13 +221,13 @@ def _texts(facts: RunFacts, ids: set[str]) -> dict[str, tuple[str, str]]:
     return {example.id: (example.instruction, example.response) for example in examples}
 
 
-def _card(rows: Columns, row: int, texts: Mapping[str, tuple[str, str]]) -> Card:
+def _card(rows: Columns, row: int, texts: Mapping[str, tuple[str, str]], score_name: str) -> Card:
     name = str(rows["id"][row])
     instruction, response = texts.get(name, ("(not in examples.jsonl)", ""))
-    ifd, cluster = rows["ifd"][row], rows["cluster"][row]
+    value, cluster = rows["score"][row], rows["cluster"][row]
     score = (
-        f"IFD {ifd:.3f}"
-        if np.isfinite(ifd)
+        f"{score_name} {value:.3f}"
+        if np.isfinite(value)
         else f"not scored: {str(rows['status'][row]).replace('_', ' ')}"
     )
     facts = [score, count(rows["num_response_tokens"][row], "answer token")]
@@ -229,20 +241,22 @@ def _card(rows: Columns, row: int, texts: Mapping[str, tuple[str, str]]) -> Card
     )
 
 
-def _rank_sentence(rho: float) -> str:
+def _rank_sentence(name: str, rho: float) -> str:
     strength = "closely" if abs(rho) >= 0.6 else "loosely" if abs(rho) >= 0.3 else "hardly"
     if strength == "hardly":
-        return "IFD hardly follows answer length"
+        return f"{name} hardly follows answer length"
     which = "longer" if rho > 0 else "shorter"
-    return f"IFD {strength} follows answer length: {which} answers score higher"
+    return f"{name} {strength} follows answer length: {which} answers score higher"
 
 
-def _at_least_one(ifd: Array, kept: Array) -> str:
-    high = ifd >= 1
+def _at_cap(scores: Array, kept: Array, cap: float | None) -> str:
+    if cap is None:
+        return ""
+    high = scores >= cap
     if not high.any():
-        return "no row reaches 1"
-    verb = "kept" if (high & kept).any() else "dropped"
-    return f"{count(high.sum(), 'row')} at or above 1 {'is' if high.sum() == 1 else 'are'} {verb}"
+        return f"; no row reaches {cap:g}"
+    verb = f"{count((high & kept).sum())} kept" if (high & kept).any() else "all dropped"
+    return f"; of {count(high.sum(), 'row')} at or above {cap:g} {verb}"
 
 
 def _span(low: str, high: str) -> str:

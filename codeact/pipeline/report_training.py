@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from codeact.pipeline.figures import ARM_NAMES, SMOOTHED_FROM, loss_curves, padding_bars
+from codeact.pipeline.figures import SMOOTHED_FROM, loss_curves, padding_bars
 from codeact.pipeline.report_facts import RunFacts, main_pair_first, mean_interval
 from codeact.pipeline.report_parts import Section, Table, as_figure
 from codeact.pipeline.report_words import (
@@ -29,7 +29,7 @@ def packing_section(facts: RunFacts) -> Section:
     if facts.packing is None or not facts.packing["arms"]:
         return Section("packing", title, "No packing plan has been made yet.")
     arms, capacity = facts.packing["arms"], facts.packing["capacity"]
-    arm = arms.get("cdas") or next(iter(arms.values()))
+    arm = arms.get("selected") or next(iter(arms.values()))
     caption = (
         f"Packing leaves {percent(arm['padding_packed'])} of the token slots empty. Padding to the "
         f"longest row of a batch would waste {percent(arm['padding_dynamic'])}, padding to "
@@ -37,7 +37,7 @@ def packing_section(facts: RunFacts) -> Section:
     )
     lines = [
         [
-            ARM_NAMES.get(name, name),
+            facts.arm_names[name],
             *(
                 count(item[key])
                 for key in ("num_examples", "num_tokens", "num_bins", "num_updates")
@@ -50,7 +50,7 @@ def packing_section(facts: RunFacts) -> Section:
     table = Table(
         head, lines, caption=f"Bins of {count(capacity)} tokens; fill is their used part."
     )
-    figure = as_figure("packing", caption, padding_bars(arms))
+    figure = as_figure("packing", caption, padding_bars(arms, facts.arm_names))
     return Section("packing", title, figures=[figure], tables=[table])
 
 
@@ -59,13 +59,13 @@ def training_section(facts: RunFacts) -> Section:
     title = "Fine-tuning"
     if not facts.logs:
         return Section("training", title, "No arm has been trained yet.")
-    ends = [f"{_last_loss(log):.3f} for {ARM_NAMES[arm]}" for arm, log in facts.logs.items()]
+    ends = [f"{_last_loss(log):.3f} for {facts.arm_names[arm]}" for arm, log in facts.logs.items()]
     caption = f"Training loss ends at {' and '.join(ends)}."
     if max(len(log) for log in facts.logs.values()) >= SMOOTHED_FROM:
         caption += " Thin lines are single steps, thick ones the mean of the last tenth."
     lines = [
         [
-            ARM_NAMES[arm],
+            facts.arm_names[arm],
             *(count(run[key]) for key in ("num_examples", "num_tokens", "num_steps")),
             duration(run["seconds"]),
             count(run["tokens_per_second"]),
@@ -81,7 +81,7 @@ def training_section(facts: RunFacts) -> Section:
             "The arms train on different rows, so a lower curve says which rows are easier, not "
             "which arm is better: that is for the held-out rows to say."
         ],
-        figures=[as_figure("training", caption, loss_curves(facts.logs))],
+        figures=[as_figure("training", caption, loss_curves(facts.logs, facts.arm_names))],
         tables=[Table(head, lines)] if lines else [],
     )
 
@@ -96,18 +96,22 @@ def result_section(facts: RunFacts) -> Section:
     if pairs:
         labels = [f"{signed(pair['difference'])} ({p_value(pair['p_value'])})" for pair in pairs]
         figures.append(
-            as_figure("forest", verdict_sentence(pairs[0]["verdict"]), forest_plot(pairs, labels))
+            as_figure(
+                "forest",
+                verdict_sentence(pairs[0]["verdict"], facts.arm_names),
+                forest_plot(pairs, labels, facts.arm_names),
+            )
         )
     if facts.held_out is not None:
-        rows = facts.held_out
-        difference = rows["nll_cdas"] - rows["nll_random"]
+        rows, method = facts.held_out, facts.arm_names["selected"]
+        difference = rows["nll_selected"] - rows["nll_random"]
         better, worse = int((difference < 0).sum()), int((difference > 0).sum())
         caption = (
-            f"CDAS predicts {better} of {count(len(difference), 'held-out answer')} better than "
-            f"random does, and {worse} worse."
+            f"{method} predicts {better} of {count(len(difference), 'held-out answer')} better "
+            f"than random does, and {worse} worse."
         )
         ids = [str(row) for row in rows["id"]]
-        plot = row_differences(rows["num_response_tokens"], difference, ids)
+        plot = row_differences(rows["num_response_tokens"], difference, ids, method)
         figures.append(as_figure("rows", caption, plot))
     return Section(
         "result",
@@ -116,7 +120,7 @@ def result_section(facts: RunFacts) -> Section:
             f"Measured as {facts.comparison['metric']}; lower is better. The same rows are scored "
             "by every model, so differences are taken row by row."
         ],
-        tables=[_means_table(facts), _pairs_table(pairs, facts.recipe.evaluate.confidence)],
+        tables=[_means_table(facts), _pairs_table(pairs, facts)],
         figures=figures,
     )
 
@@ -161,7 +165,7 @@ def _means_table(facts: RunFacts) -> Table:
                 seed=facts.manifest.seed,
             )
             ends = f"{low:.3f} to {high:.3f}"
-        lines.append([ARM_NAMES.get(arm, arm), f"{mean:.4f}", ends])
+        lines.append([facts.arm_names[arm], f"{mean:.4f}", ends])
     head = ["model", "mean NLL", f"{percent(confidence)} interval"]
     note = (
         "Intervals of single means are wide because rows differ; what separates the models is the "
@@ -170,10 +174,10 @@ def _means_table(facts: RunFacts) -> Table:
     return Table(head, lines, caption=note)
 
 
-def _pairs_table(pairs: Sequence[Mapping[str, Any]], confidence: float) -> Table:
+def _pairs_table(pairs: Sequence[Mapping[str, Any]], facts: RunFacts) -> Table:
     lines = [
         [
-            pair_name(pair),
+            pair_name(pair, facts.arm_names),
             pair["test"],
             count(pair["num_pairs"]),
             signed(pair["difference"]),
@@ -182,7 +186,8 @@ def _pairs_table(pairs: Sequence[Mapping[str, Any]], confidence: float) -> Table
         ]
         for pair in pairs
     ]
-    head = ["pair", "test", "rows", "difference", f"{percent(confidence)} interval", "p"]
+    confidence = percent(facts.recipe.evaluate.confidence)
+    head = ["pair", "test", "rows", "difference", f"{confidence} interval", "p"]
     return Table(head, lines, num_text_columns=2)
 
 

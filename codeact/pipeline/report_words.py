@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from codeact.pipeline.recipe import Recipe
@@ -35,9 +35,17 @@ def interval(ends: Sequence[float]) -> str:
     return f"{signed(ends[0])} to {signed(ends[1])}"
 
 
-def verdict_sentence(text: str) -> str:
+def arm_names(recipe: Recipe) -> dict[str, str]:
+    """What the arms of a run are called in its report."""
+    method = recipe.select.method
+    selected = "CDAS" if method == "cdas" else method
+    return {"base": "before training", "full": "all rows", "selected": selected, "random": "random"}
+
+
+def verdict_sentence(text: str, names: Mapping[str, str]) -> str:
     """A verdict of comparison.json as a sentence: arm names, minus signs, capital, full stop."""
-    text = re.sub(r"-(?=\d)", "−", text.strip()).replace("cdas", "CDAS").replace(" %", "\xa0%")
+    text = re.sub(r"-(?=\d)", "−", text.strip()).replace(" %", "\xa0%")
+    text = re.sub(r"\bselected\b", lambda _: names["selected"], text)
     text = re.sub(r"\bp ([<=]) ", "p\xa0\\1\xa0", text)
     return sentence(text)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from codeact.pipeline.figures import ARM_COLOURS, ARM_NAMES, INK, Array, log_ticks, new_figure
+from codeact.pipeline.figures import ARM_COLOURS, INK, Array, log_ticks, new_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 _ROW_HEIGHT = 62  # pixels a pair takes in the forest plot
 
 
-def pair_name(pair: Mapping[str, Any]) -> str:
+def pair_name(pair: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """``CDAS − random``: what a pair of comparison.json subtracts from what."""
-    return " − ".join(ARM_NAMES.get(pair[side], pair[side]) for side in ("a", "b"))
+    return " − ".join(names[pair[side]] for side in ("a", "b"))
 
 
-def forest_plot(pairs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> go.Figure:
+def forest_plot(
+    pairs: Sequence[Mapping[str, Any]], labels: Sequence[str], names: Mapping[str, str]
+) -> go.Figure:
     """Mean paired differences with their intervals and a line at 0; from comparison.json.
 
     The first pair has an axis of its own: the difference between two fine-tuned arms is often
@@ -30,6 +32,7 @@ def forest_plot(pairs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> go
     Args:
         pairs: Each with ``a``, ``b``, ``difference`` and ``interval``.
         labels: What stands above each point, such as its p-value.
+        names: Of the arms, for a reader.
     """
     groups = [range(1), range(1, len(pairs))] if len(pairs) > 1 else [range(1)]
     height = _ROW_HEIGHT * len(pairs) + 120
@@ -39,8 +42,8 @@ def forest_plot(pairs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> go
     for panel, (group, domain) in enumerate(zip(groups, domains, strict=True)):
         suffix = str(panel + 1) if panel else ""
         for index in group:
-            colour = ARM_COLOURS["cdas"] if index == 0 else INK
-            label = f"{pair_name(pairs[index])}: {labels[index]}"
+            colour = ARM_COLOURS["selected"] if index == 0 else INK
+            label = f"{pair_name(pairs[index], names)}: {labels[index]}"
             _add_interval(figure, pairs[index], label, -index, suffix, colour)
         _set_panel(figure, suffix, domain, [pairs[index] for index in group], group)
     figure.update_layout({f"xaxis{suffix}.title.text": "difference (nats per token)"})
@@ -88,19 +91,25 @@ def _set_panel(
     figure.add_shape(type="line", line={"color": INK, "width": 1.5, "dash": "dash"}, **ends)
 
 
-def row_differences(num_tokens: Array, difference: Array, ids: Sequence[str]) -> go.Figure:
-    """NLL of CDAS minus NLL of random on each held-out row, against its length (log axis).
+def row_differences(
+    num_tokens: Array, difference: Array, ids: Sequence[str], method: str
+) -> go.Figure:
+    """NLL of the selected arm minus that of random on each held-out row, against its length.
 
     Args:
         num_tokens: (num_held_out,) answer lengths.
-        difference: (num_held_out,) nats per token; below 0 CDAS predicts the answer better.
+        difference: (num_held_out,) nats per token; below 0 the selected arm is better.
         ids: (num_held_out,) row ids, shown on hover.
+        method: Name of the selected arm.
     """
     import plotly.graph_objects as go
 
-    figure = new_figure("answer length (tokens)", "CDAS − random (nats)")
+    figure = new_figure("answer length (tokens)", f"{method} − random (nats)")
     figure.update_xaxes(type="log", tickvals=log_ticks(num_tokens))
-    sides = (("CDAS better", difference < 0, "cdas"), ("random better", difference >= 0, "random"))
+    sides = (
+        (f"{method} better", difference < 0, "selected"),
+        ("random better", difference >= 0, "random"),
+    )
     for name, mask, arm in sides:
         figure.add_trace(
             go.Scatter(

@@ -17,6 +17,7 @@ from codeact.pipeline.data_stages import decontaminate_stage, load_stage
 from codeact.pipeline.inputs import outside_inputs
 from codeact.pipeline.report import write_report
 from codeact.pipeline.run_folder import RunFolder
+from codeact.pipeline.selection_inputs import check_method
 from codeact.pipeline.selection_stages import (
     cluster_stage,
     embed_stage,
@@ -46,19 +47,21 @@ STAGES = (
         decontaminate_stage,
     ),
     Stage(
-        "score", "Score IFD", "rows", ("model", "score"), ("model", "machine"), ("decontaminate",),
-        score_stage,
+        "score", "Score", "rows", ("model", "score", "seed"), ("model", "machine"),
+        ("decontaminate",), score_stage,
     ),
     Stage(
-        "embed", "Embed", "rows", ("embed", "model"), ("embedder", "machine"), ("decontaminate",),
+        "embed", "Embed", "rows", ("embed", "model", "select.queries"),
+        ("embedder", "queries", "machine"), ("decontaminate",),
         embed_stage,
     ),
     Stage(
-        "cluster", "Cluster by k-means", "runs", ("select.num_clusters", "seed"), (), ("embed",),
+        "cluster", "Cluster by k-means", "runs",
+        ("select.num_clusters", "select.method", "select.options", "seed"), (), ("embed",),
         cluster_stage,
     ),
     Stage(
-        "select", "Select by CDAS", "runs", ("select", "score", "seed"), (), ("score", "cluster"),
+        "select", "Select", "runs", ("select", "score", "seed"), ("machine",), ("score", "cluster"),
         select_stage,
     ),
     Stage(
@@ -95,6 +98,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, announcer: Announcer) -> Path
         InputError: something in the recipe or the data cannot be used, or another process is
             working in the folder. Finished stages stay; a folder made for nothing does not.
     """
+    check_method(recipe)
     run = RunFolder(folder)
     device = resolve_device(recipe.model.device)
     is_new = not run.path.exists()

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from codeact.data import Examples
+from codeact.data import Examples, load_examples
 from codeact.errors import InputError
 from codeact.files import read_parquet, write_npy, write_parquet
 from codeact.models import demo_embedder
 from codeact.pipeline.score_method import ScoreMethod
+from codeact.pipeline.score_words import score_words
+from codeact.pipeline.selection_inputs import budget_of, candidates, score_override
 from codeact.pipeline.stage import StageContext, StageResult, count_statuses
 from codeact.progress import OnProgress
 from codeact.scoring import Embedder, Scorer, ifd_preset
-from codeact.selection import CDAS, LengthMatchedRandom, cluster_kmeans
+from codeact.selection import LengthMatchedRandom, cluster_kmeans, select_rows
 
 # Rows scored between two saves: what a killed run repeats at most, and a tenth of a second of I/O.
 SHARD_SIZE = 64
@@ -69,16 +73,15 @@ def score_in_shards(
 
 
 def score_stage(context: StageContext) -> StageResult:
-    """IFD of every candidate; writes ``scores.parquet``."""
+    """The preset's score of every candidate; writes ``scores.parquet``."""
     section = context.recipe.score
-    scorer = Scorer(
-        context.load_model(),
-        preset=section.preset,
-        max_length=section.max_length,
-        token_budget=section.token_budget,
+    scorer = _scorer(context)
+    method = ScoreMethod(
+        ifd_preset(section.preset).method, num_copies=section.num_copies, seed=context.recipe.seed
     )
     shards = context.folder / f"scores.parts/{context.stage_hash[:16]}"
-    table = score_in_shards(scorer, context.examples(), shards, context.on_progress)
+    parts = score_in_shards(scorer, context.examples(), shards, context.on_progress, method)
+    table = method.finish(parts).table
     write_parquet(context.folder / "scores.parquet", table)
     shutil.rmtree(shards.parent)
     counts = count_statuses(table["status"].to_pylist())
@@ -86,32 +89,72 @@ def score_stage(context: StageContext) -> StageResult:
 
 
 def embed_stage(context: StageContext) -> StageResult:
-    """One vector a candidate; writes ``embeddings.npy``."""
+    """One vector a candidate, and a query; writes ``embeddings.npy`` and ``queries.npy``."""
+    embed, name = _embedder(context)
+    vectors = embed(context.examples(), context.on_progress)
+    write_npy(context.folder / "embeddings.npy", vectors)
+    files = ["embeddings.npy"]
+    queries = context.recipe.select.queries
+    if queries is not None:
+        rows = load_examples(queries, needs_response=False)
+        write_npy(context.folder / "queries.npy", embed(rows, lambda done, total: None))
+        files.append("queries.npy")
+    return StageResult(files, f"{len(vectors)} vectors of {vectors.shape[1]} by {name}")
+
+
+def _embedder(
+    context: StageContext,
+) -> tuple[Callable[[Examples, OnProgress], NDArray[np.float32]], str]:
+    """Vectors of rows, and who makes them."""
     section = context.recipe.embed
     if section.model == "scoring-model":
-        path = context.model_path
-    else:
-        path = section.model or str(demo_embedder())
-    embedder = Embedder(path, device=context.recipe.model.device, batch_size=section.batch_size)
-    vectors = embedder.embed(context.examples(), on_progress=context.on_progress)
-    write_npy(context.folder / "embeddings.npy", vectors)
-    return StageResult(
-        ["embeddings.npy"], f"{len(vectors)} vectors of {vectors.shape[1]} by {Path(path).name}"
+        scorer = _scorer(context)
+
+        def states(rows: Examples, on_progress: OnProgress) -> NDArray[np.float32]:
+            vectors = scorer.embed(
+                rows, pool=section.pool, text=section.text, on_progress=on_progress
+            )
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            unit: NDArray[np.float32] = vectors / lengths  # as sentence encoders give them
+            return unit
+
+        return states, Path(context.model_path).name
+    path = section.model or str(demo_embedder())
+    embedder = Embedder(
+        path,
+        text=section.text,
+        device=context.recipe.model.device,
+        batch_size=section.batch_size,
+    )
+    return lambda rows, progress: embedder.embed(rows, on_progress=progress), Path(path).name
+
+
+def _scorer(context: StageContext) -> Scorer:
+    section = context.recipe.score
+    return Scorer(
+        context.load_model(),
+        preset=section.preset,
+        max_length=section.max_length,
+        token_budget=section.token_budget,
     )
 
 
 def cluster_stage(context: StageContext) -> StageResult:
     """k-means; writes ``clusters.parquet``."""
     section = context.recipe.select
+    ids = [example.id for example in context.examples()]
+    authors_rule = section.method == "cdas" and not section.options.get("exact_budget", True)
     clusters = cluster_kmeans(
-        np.load(context.folder / "embeddings.npy"),
+        np.load(context.folder / "embeddings.npy", mmap_mode="r"),
         num_clusters=section.num_clusters,
         seed=context.recipe.seed,
+        algorithm="scikit-learn" if authors_rule else "full",
+        ids=ids,
     )
     context.on_progress(1, 1)
     table = pa.table(
         {
-            "id": [example.id for example in context.examples()],
+            "id": ids,
             "cluster": pa.array(clusters.cluster_labels, pa.int32()),
             "distance": pa.array(clusters.distances, pa.float32()),
         }
@@ -124,47 +167,60 @@ def cluster_stage(context: StageContext) -> StageResult:
 
 
 def select_stage(context: StageContext) -> StageResult:
-    """CDAS and its random control; writes ``selection.parquet`` and ``subset.jsonl``."""
-    section = context.recipe.select
-    score = ifd_preset(context.recipe.score.preset).score
-    scores = read_parquet(
-        context.folder / "scores.parquet", ["id", "num_response_tokens", "ifd_ppl", "ifd_loss"]
-    )
-    labels = read_parquet(context.folder / "clusters.parquet", ["cluster"])["cluster"].to_numpy()
-    ifd = scores[score].to_numpy(zero_copy_only=False)
-    if np.isnan(ifd).all():
+    """The method and its random control; writes ``selection.parquet`` and ``subset.jsonl``."""
+    recipe, folder = context.recipe, context.folder
+    scores = pq.read_table(folder / "scores.parquet")
+    labels = read_parquet(folder / "clusters.parquet", ["cluster"])["cluster"].to_numpy()
+    queries = folder / "queries.npy"
+    column = score_words(recipe).column
+    values = scores[column].to_numpy(zero_copy_only=False)
+    if np.isnan(values).all():
         raise InputError("score: no row could be scored (see the status column of scores.parquet)")
-    ids = scores["id"].to_pylist()
-    cdas = CDAS(
-        section.budget, section.num_clusters, context.recipe.seed, section.exact_budget
-    ).fit(None, ifd, clusters=labels, ids=ids)
-    if len(cdas.selected_) == 0:
+    chosen = select_rows(
+        recipe.select.method,
+        candidates(
+            recipe,
+            scores,
+            np.load(folder / "embeddings.npy", mmap_mode="r"),
+            labels,
+            np.load(queries) if queries.is_file() else None,
+        ),
+        budget_of(recipe),
+        seed=recipe.seed,
+        score=score_override(recipe),
+        device=recipe.model.device,
+        **recipe.select.options,
+    )
+    if len(chosen.selected_) == 0:
         raise InputError(
-            f"select.budget = {section.budget} keeps none of {len(ids)} rows in "
-            f"{section.num_clusters} clusters; set select.exact_budget or ask for more"
+            f"select.budget = {recipe.select.budget} keeps none of {len(scores)} rows: the "
+            "authors' rule rounds down in every cluster; ask for more, or for an exact budget"
         )
+    kept, kept_random = np.zeros((2, len(scores)), dtype=bool)
+    kept[chosen.selected_] = True
+    ids = scores["id"].to_pylist()
     lengths = scores["num_response_tokens"].to_numpy()
-    random = LengthMatchedRandom(context.recipe.seed).fit(lengths, cdas.selected_, ~np.isnan(ifd))
-    kept, kept_random = np.zeros((2, len(ids)), dtype=bool)
-    kept[cdas.selected_] = True
-    kept_random[random.selected_] = True
+    control = LengthMatchedRandom(recipe.seed).fit(
+        lengths, chosen.selected_, ~np.isnan(values) | kept, ids=ids
+    )
+    kept_random[control.selected_] = True
     table = pa.table(
         {
             "id": ids,
             "cluster": pa.array(labels, pa.int32()),
-            "ifd_ppl": scores["ifd_ppl"],
+            column: scores[column],
             "num_response_tokens": scores["num_response_tokens"],
             "kept": kept,
-            "rank": pa.array(cdas.ranks_, pa.int32()),
-            "reason": cdas.reasons_,
+            "rank": pa.array(chosen.ranks_, pa.int32()),
+            "reason": chosen.reasons_,
             "kept_random": kept_random,
         }
     )
-    write_parquet(context.folder / "selection.parquet", table)
-    context.examples().select(np.flatnonzero(kept)).write_jsonl(context.folder / "subset.jsonl")
+    write_parquet(folder / "selection.parquet", table)
+    context.examples().select(np.flatnonzero(kept)).write_jsonl(folder / "subset.jsonl")
     context.on_progress(1, 1)
     return StageResult(
         ["selection.parquet", "subset.jsonl"],
-        f"{kept.sum()} of {len(ids)} rows kept; the length-matched random control shares "
-        f"{(kept & kept_random).sum()} of them",
+        f"{kept.sum()} of {len(ids)} rows kept by {recipe.select.method}; the length-matched "
+        f"random control shares {(kept & kept_random).sum()} of them",
     )

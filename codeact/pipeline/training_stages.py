@@ -20,7 +20,7 @@ from codeact.pipeline.stage import StageContext, StageResult
 from codeact.progress import OnProgress
 from codeact.training import TrainConfig, fine_tune
 
-ARMS = ("cdas", "random")
+ARMS = ("selected", "random")
 
 
 def pack_stage(context: StageContext) -> StageResult:
@@ -112,7 +112,7 @@ def _comparison(
 ) -> dict[str, Any]:
     """Every pair of arms, weighted by response tokens: the unit is nats per token."""
     pairs = []
-    for a, b in (("cdas", "random"), ("cdas", "base"), ("random", "base")):
+    for a, b in (("selected", "random"), ("selected", "base"), ("random", "base")):
         result = compare_losses(
             losses[a],
             losses[b],
@@ -141,7 +141,7 @@ def _arms(context: StageContext, num_examples: int) -> dict[str, NDArray[np.int6
     table = read_parquet(context.folder / "selection.parquet", ["kept", "kept_random"])
     return {
         "full": np.arange(num_examples),
-        "cdas": np.flatnonzero(table["kept"].to_numpy()),
+        "selected": np.flatnonzero(table["kept"].to_numpy()),
         "random": np.flatnonzero(table["kept_random"].to_numpy()),
     }
 

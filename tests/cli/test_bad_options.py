@@ -14,7 +14,6 @@ Refused = Callable[[str, str], None]
 
 SCORE = "score {rows} --model {model} --output {out}/scores.parquet"
 EMBED = "embed {rows} --model {model} --output {out}/x.npy"
-SELECT = "select {rows} --scores {scores} --embeddings {embeddings} --output {out}/old.jsonl"
 PACK = "pack {rows} --model {model} --output {out}/bins.json"
 TRAIN = "train {rows} --model {model} --output {out}/model"
 
@@ -51,31 +50,6 @@ def test_score(options: str, message: str, refused: Refused) -> None:
 )
 def test_embed(options: str, message: str, refused: Refused) -> None:
     refused(f"{EMBED} {options}", message)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--budget 0", r"budget must be a count from 1 to 12 .+, got 0"),
-        ("--budget 0.0", r"budget must be .+ share in \(0, 1\], got 0\.0"),
-        ("--budget 13", r"budget must be a count from 1 to 12 .+, got 13"),
-        ("--budget 1.5", r"budget must be .+, got 1\.5"),
-        ("--budget -3", r"budget must be .+, got -3"),
-        ("--budget nan", r"budget must be .+, got nan"),
-        ("--budget half", r"--budget must be .+, got 'half'"),
-        ("--budget 3 --no-exact-budget", r"budget must be a float share .+, got 3"),
-        ("--budget 0.01 --no-exact-budget", r"--budget = 0\.01 keeps none of 12 rows"),
-        ("--method random", r"--method must be cdas, got 'random'"),
-        ("--score loss", r"--score must be ifd_ppl or ifd_loss, got 'loss'"),
-        ("--num-clusters 0", r"--num-clusters must be at least 1, got 0"),
-        ("--num-clusters 13", r"num_clusters = 13 needs at least as many examples, got 12"),
-        ("--seed -1", r"--seed must be from 0 to 4294967295, got -1"),
-        ("--table {out}/t.csv", r"--table must end in \.parquet or \.jsonl, got .+t\.csv"),
-        ("--output {out}/x.parquet", r"--output must end in \.jsonl, got .+x\.parquet"),
-    ],
-)
-def test_select(options: str, message: str, refused: Refused) -> None:
-    refused(f"{SELECT} {options}", message)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from codeact.cli import main
 from codeact.errors import InputError
 
 VERBS = ["demo", "run", "score", "embed", "select", "pack", "train"]
-VERBS += ["decontaminate", "report", "env"]
+VERBS += ["decontaminate", "deduplicate", "report", "env"]
 # One thread: matrices of 32 columns are slower on two.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -142,12 +142,12 @@ def test_ctrl_c_ends_with_130_and_the_run_goes_on(places: Any, codeact: Any) -> 
     stopped = [line for line in lines if line[0] != "✓"]
     assert lines[len(lines) - len(stopped) :] == stopped
     for line in stopped:
-        assert re.match(r"✗ (Plan Dynamic Pack|Fine-tune on cdas) .* not finished$", line), err
+        assert re.match(r"✗ (Plan Dynamic Pack|Fine-tune on selected) .* not finished$", line), err
     assert len(stopped) <= 1
     assert last == "codeact run: interrupted; the same command goes on from here"
     scored = (folder / "scores.parquet").stat().st_mtime_ns
     again = codeact("run {recipe} --output {out}/run")
     assert again.status == 0, again.err
     assert again.out == f"{folder}/report.html\n"
-    assert re.search(r"✓ Score IFD +done before", again.err)
+    assert re.search(r"✓ Score +done before", again.err)
     assert (folder / "scores.parquet").stat().st_mtime_ns == scored

@@ -122,7 +122,7 @@ def length_matched(
 
 def write_training(path: Path, num_steps: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    for arm, floor in (("cdas", 1.02), ("random", 0.94)):
+    for arm, floor in (("selected", 1.02), ("random", 0.94)):
         steps = np.arange(1, num_steps + 1)
         losses = floor + 0.5 * np.exp(-steps / 12) + rng.normal(0, 0.06, num_steps)
         log = [
@@ -146,15 +146,16 @@ def write_evaluation(path: Path, num_rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     base = rng.normal(1.31, 0.3, num_rows)
     random = base - 0.19 + rng.normal(0, 0.03, num_rows)
-    cdas_nll = random - 0.012 + rng.normal(0, 0.04, num_rows)
-    nll = {"base": base, "cdas": cdas_nll, "random": random}
+    selected = random - 0.012 + rng.normal(0, 0.04, num_rows)
+    nll = {"base": base, "selected": selected, "random": random}
     lengths = np.clip(rng.lognormal(4.4, 0.8, num_rows), 5, 900).astype(np.int32)
     columns: dict[str, Any] = {"id": [f"held/{row}" for row in range(num_rows)]}
     columns["num_response_tokens"] = lengths
     columns |= {f"nll_{arm}": values for arm, values in nll.items()}
     write_parquet(path / "evaluation" / "held_out.parquet", pa.table(columns))
     pairs = [
-        pair(nll, *names) for names in (("cdas", "base"), ("random", "base"), ("cdas", "random"))
+        pair(nll, *names)
+        for names in (("selected", "base"), ("random", "base"), ("selected", "random"))
     ]
     comparison = {
         "metric": "held-out NLL, nats per token",
@@ -188,7 +189,7 @@ def packing_arms(num_tokens: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
     arms = {}
     for arm, lengths in (
         ("full", num_tokens),
-        ("cdas", num_tokens[kept]),
+        ("selected", num_tokens[kept]),
         ("random", num_tokens[kept]),
     ):
         total, num_bins = int(lengths.sum()), int(np.ceil(lengths.sum() / CAPACITY * 1.02))
@@ -227,7 +228,7 @@ def build_run(path: Path, rows: Rows, *, seed: int = 0) -> Path:
     write_training(path, 40, seed)
     write_evaluation(path, 64, seed)
     stages = [("score", 41.2, "scores.parquet"), ("select", 0.3, "selection.parquet")]
-    stages += [("pack", 0.1, "packing.json"), ("train", 171.9, "train/cdas/log.jsonl")]
+    stages += [("pack", 0.1, "packing.json"), ("train", 171.9, "train/selected/log.jsonl")]
     record_stages(run, [*stages, ("evaluate", 22.6, "evaluation/comparison.json")])
     return path
 

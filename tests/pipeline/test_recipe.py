@@ -47,7 +47,7 @@ def test_nothing_given_is_the_default(write: Write, text: str) -> None:
         ("tarin: {epochs: 3}", "tarin is not a known key; did you mean train?"),
         (
             "embed: {zzzzzz: 1}",
-            "embed.zzzzzz is not a known key; known are embed.model, embed.batch_size",
+            "embed.zzzzzz is not a known key; known are embed.model, embed.text",
         ),
         ("train: {epochs: two}", "train.epochs must be a valid number, got 'two'"),
         ("seed: '3'", "seed must be a valid integer, got '3'"),
@@ -80,8 +80,18 @@ def test_budget_out_of_range(write: Write, budget: str) -> None:
         load_recipe(write(f"select: {{budget: {budget}}}"))
 
 
-@pytest.mark.parametrize(("text", "budget"), [("1.0", 1.0), ("0.05", 0.05), ("1", 1), ("900", 900)])
-def test_budget_at_its_limits(write: Write, text: str, budget: float) -> None:
+@pytest.mark.parametrize("wanted", ["0", "-2", "1.5", "true", "elbows", "null"])
+def test_number_of_clusters_out_of_range(write: Write, wanted: str) -> None:
+    rule = r"select\.num_clusters must be a whole number, 1 or more, elbow or silhouette, got"
+    with pytest.raises(InputError, match=rule):
+        load_recipe(write(f"select: {{num_clusters: {wanted}}}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [("1.0", 1.0), ("0.05", 0.05), ("1", 1), ("900", 900), ("0.4tokens", "0.4tokens")],
+)
+def test_budget_at_its_limits(write: Write, text: str, budget: float | str) -> None:
     loaded = load_recipe(write(f"select: {{budget: {text}}}")).select.budget
     assert loaded == budget
     assert type(loaded) is type(budget)
@@ -147,4 +157,4 @@ def test_section_hash_depends_on_its_sections_only() -> None:
 def test_section_hash_is_the_same_in_every_process() -> None:
     # A changed value here makes every stage of every existing run folder run again.
     digest = Recipe().section_hash("select", "seed", rows="00")
-    assert digest == "c05937d9473e897af0a9e3e249ac061475371eb454f4833687b2bec8f4e4f448"
+    assert digest == "454342a42f2e7676167e5af6beb5f269b835c436766f9a360cc9c3def16b52a5"

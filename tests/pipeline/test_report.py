@@ -17,9 +17,11 @@ from codeact.data import load_examples
 from codeact.errors import InputError
 from codeact.evaluation import spearman
 from codeact.files import read_json, write_json, write_text
+from codeact.pipeline.recipe import Recipe
 from codeact.pipeline.report import write_report
 from codeact.pipeline.report_facts import mean_interval
 from codeact.pipeline.report_words import (
+    arm_names,
     clipped,
     count,
     duration,
@@ -69,15 +71,15 @@ def test_numbers_are_those_of_the_files(make_run: MakeRun) -> None:
     rho = spearmanr(scored["ifd_ppl"], scored["num_response_tokens"]).statistic
     low, high = spearman(scored["ifd_ppl"], scored["num_response_tokens"]).interval
     comparison = read_json(run / "evaluation/comparison.json")
-    pair = next(p for p in comparison["pairs"] if (p["a"], p["b"]) == ("cdas", "random"))
+    pair = next(p for p in comparison["pairs"] if (p["a"], p["b"]) == ("selected", "random"))
     kept = table["kept"].sum()
     for words in (
         f"CDAS kept {kept} of them ({kept / len(table):.0%}".replace("%", " %"),
         f"(Spearman ρ = {rho:.2f}, 95 % interval {low:.2f} to {high:.2f})",
         f"Median IFD is {scored[scored.kept].ifd_ppl.median():.2f} among kept rows",
-        "2 rows at or above 1 are dropped",
+        "of 2 rows at or above 1 all dropped",
         "3 rows could not be scored",
-        verdict_sentence(pair["verdict"]).replace("\xa0", " "),
+        verdict_sentence(pair["verdict"], arm_names(Recipe())).replace("\xa0", " "),
         f"{comparison['means']['base']:.4f}",
         "HumanEval/53",
         "MBPP files were not found.",
@@ -182,7 +184,7 @@ def test_cherry_reports_the_ratio_of_losses(make_run: MakeRun) -> None:
     [
         ("packing.json", "{", r"packing\.json line 1 is no JSON"),
         ("scores.parquet", "no", r"scores\.parquet cannot be read as Parquet"),
-        ("train/cdas/log.jsonl", "{}\nx\n", r"log\.jsonl line 2 is no JSON"),
+        ("train/selected/log.jsonl", "{}\nx\n", r"log\.jsonl line 2 is no JSON"),
         ("recipe.yaml", "trian: 1\n", r"recipe\.yaml: trian is not a known key"),
         ("manifest.json", "[]", r"manifest\.json is not a run's manifest"),
     ],
@@ -247,7 +249,7 @@ def test_words() -> None:
         duration(11100),
         memory(640.2),
         memory(3174),
-        verdict_sentence("cdas is better than base (difference -0.02, p = 0.01)"),
+        verdict_sentence("selected is better than base (difference -0.02)", {"selected": "CDAS"}),
     ]
     assert [text.replace("\xa0", " ") for text in plain] == [
         "12,840 rows",
@@ -265,7 +267,7 @@ def test_words() -> None:
         "3 h 05 min",
         "640 MiB",
         "3.1 GiB",
-        "CDAS is better than base (difference −0.02, p = 0.01).",
+        "CDAS is better than base (difference −0.02).",
     ]
 
 

@@ -14,7 +14,7 @@ import torch
 from codeact.data import load_examples, tokenize_examples
 from codeact.models import load_model, load_tokenizer
 from codeact.pipeline.recipe import load_recipe
-from codeact.pipeline.report_words import verdict_sentence
+from codeact.pipeline.report_words import arm_names, verdict_sentence
 from codeact.pipeline.run import STAGES
 from codeact.pipeline.run_folder import file_sha256
 from codeact.scoring import Scorer
@@ -119,7 +119,7 @@ def test_packing_counts_the_tokens_of_each_arm(finished: Any) -> None:
         max_length=220,
     )
     chosen = {"full": [True] * NUM_EXAMPLES}
-    chosen |= {"cdas": selection["kept"], "random": selection["kept_random"]}
+    chosen |= {"selected": selection["kept"], "random": selection["kept_random"]}
     assert packing["capacity"] == 300
     assert packing["arms"].keys() == chosen.keys()
     for arm, rows in chosen.items():
@@ -134,7 +134,7 @@ def test_packing_counts_the_tokens_of_each_arm(finished: Any) -> None:
         assert report["num_updates"] == report["num_steps"] == report["num_bins"]
 
 
-@pytest.mark.parametrize("arm", ["cdas", "random"])
+@pytest.mark.parametrize("arm", ["selected", "random"])
 def test_training_went_over_the_arm_once(finished: Any, arm: str) -> None:
     folder = finished.folder / "train" / arm
     log, summary = lines(folder / "log.jsonl"), json.loads((folder / "summary.json").read_text())
@@ -168,11 +168,12 @@ def test_evaluation_is_the_loss_of_each_held_out_answer(finished: Any) -> None:
     for name, mean in comparison["means"].items():
         assert mean == pytest.approx(np.average(held_out[f"nll_{name}"], weights=weights))
     pairs = {(pair["a"], pair["b"]): pair for pair in comparison["pairs"]}
-    assert list(pairs) == [("cdas", "random"), ("cdas", "base"), ("random", "base")]
+    assert list(pairs) == [("selected", "random"), ("selected", "base"), ("random", "base")]
     for (a, b), pair in pairs.items():
         difference = comparison["means"][a] - comparison["means"][b]
         assert pair["difference"] == pytest.approx(difference)
         assert pair["interval"][0] <= pair["difference"] <= pair["interval"][1]
         assert pair["num_pairs"] == NUM_HELD_OUT
     page = (finished.folder / "report.html").read_text()
-    assert verdict_sentence(pairs["cdas", "random"]["verdict"]) in page
+    names = arm_names(finished.recipe)
+    assert verdict_sentence(pairs["selected", "random"]["verdict"], names) in page

@@ -103,7 +103,7 @@ def test_what_auto_stands_for_counts(finished: Any, monkeypatch: pytest.MonkeyPa
     after = outside_inputs(finished.recipe)
     assert after == {**before, "machine": "cuda torch.bfloat16"}
     assert {stage.name for stage in STAGES if "machine" in stage.reads} == {
-        "score", "embed", "train-cdas", "train-random", "evaluate"
+        "score", "embed", "select", "train-selected", "train-random", "evaluate"
     }  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def test_version(
     assert repeated(finished.recipe, copied) == ALL
 
 
-@pytest.mark.parametrize("stop_at", ["select", "train-cdas"])
+@pytest.mark.parametrize("stop_at", ["select", "train-selected"])
 def test_a_run_stopped_midway_shows_nothing_of_the_recipe_before(
     finished: Any, copied: Path, announced: Any, stop_at: str
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_run_stopped_midway_shows_nothing_of_the_recipe_before(
         run_recipe(changed(finished.recipe, select={"budget": 8}), copied, announced(stop))
     assert not (copied / "evaluation/comparison.json").exists()
     assert not (copied / "train/random/log.jsonl").exists()
-    assert not (copied / "train/cdas/log.jsonl").exists()
+    assert not (copied / "train/selected/log.jsonl").exists()
     done = ALL[: ALL.index(stop_at)]
     assert list(RunFolder(copied).manifest.stages) == done
     assert result not in write_report(copied).read_text()
@@ -152,10 +152,10 @@ def test_forgotten_files_are_those_of_the_stage_and_in_the_folder(tmp_path: Path
 
 
 def test_training_empties_its_folder(finished: Any, copied: Path, repeated: Any) -> None:
-    stray = copied / "train/cdas/model/model-00002-of-00002.safetensors"
+    stray = copied / "train/selected/model/model-00002-of-00002.safetensors"
     stray.write_bytes(b"of an earlier model")
     recipe = changed(finished.recipe, train={"learning_rate": 2e-3})
-    assert repeated(recipe, copied)[1:] == ["train-cdas", "train-random", "evaluate", "report"]
+    assert repeated(recipe, copied)[1:] == ["train-selected", "train-random", "evaluate", "report"]
     assert not stray.exists()
 
 

@@ -23,7 +23,7 @@ from codeact.pipeline.run import STAGES, run_recipe
 from codeact.scoring import Scorer
 
 ALL = [stage.name for stage in STAGES]
-AFTER_SCORE = ["select", "pack", "train-cdas", "train-random", "evaluate", "report"]
+AFTER_SCORE = ["select", "pack", "train-selected", "train-random", "evaluate", "report"]
 NUM_EXAMPLES, SHARD_SIZE = 32, 10
 
 
@@ -74,7 +74,8 @@ def test_new_budget_repeats_selection_and_what_follows(
     ("section", "keys", "first"),
     [
         ("data", {"max_tokens": 210}, ALL),
-        ("score", {"max_length": 300}, ["score", *AFTER_SCORE]),
+        # The scoring model embeds here, so how it reads texts changes the vectors too.
+        ("score", {"max_length": 300}, ["score", "embed", "cluster", *AFTER_SCORE]),
         ("embed", {"batch_size": 3}, ["embed", "cluster", *AFTER_SCORE]),
         ("select", {"num_clusters": 2}, ["cluster", *AFTER_SCORE]),
         ("train", {"epochs": 2.0}, AFTER_SCORE[1:]),
@@ -136,12 +137,12 @@ def test_a_damaged_file_repeats_its_stage_alone(
 def test_a_damaged_model_is_trained_and_compared_again(
     finished: Any, copied: Path, announced: Any
 ) -> None:
-    weights = copied / "train/cdas/model/model.safetensors"
+    weights = copied / "train/selected/model/model.safetensors"
     expected = weights.read_bytes()
     weights.write_bytes(expected[:-1])
     listener = announced()
     run_recipe(finished.recipe, copied, listener)
-    assert listener.begun == ["train-cdas", "evaluate", "report"]  # the log holds new seconds
+    assert listener.begun == ["train-selected", "evaluate", "report"]  # the log holds new seconds
     assert weights.read_bytes() == expected
 
 
@@ -251,8 +252,8 @@ def test_a_budget_above_the_set_is_refused_before_scoring(
 
 def test_the_authors_rule_may_keep_too_little(finished: Any, copied: Path, announced: Any) -> None:
     """``int(eligible * budget)`` is 0 in every cluster."""
-    recipe = changed(finished.recipe, select={"budget": 0.01, "exact_budget": False})
-    with pytest.raises(InputError, match=r"select\.budget = 0\.01 keeps none of 32 rows in 3 clus"):
+    recipe = changed(finished.recipe, select={"budget": 0.01, "options": {"exact_budget": False}})
+    with pytest.raises(InputError, match=r"select\.budget = 0\.01 keeps none of 32 rows: the"):
         run_recipe(recipe, copied, announced())
 
 
