@@ -63,12 +63,13 @@ gpu: export PYTHONPATH := $(CURDIR)
 gpu:
 	@failed=; step() { echo "== $$*" >&2; timeout "$$@" || failed="$$failed, $$2 $$3 $$4"; }; \
 	step 90 $(PYTHON) setup.py --quiet build_ext --inplace; \
-	step 140 $(PYTHON) -m pytest -q -m gpu $(GPU_TESTS); \
+	step 130 $(PYTHON) -m pytest -q -m gpu $(GPU_TESTS); \
 	if command -v compute-sanitizer >/dev/null; then \
-	  step 90 compute-sanitizer --error-exitcode 1 \
+	  step 80 compute-sanitizer --error-exitcode 1 \
 	    $(PYTHON) -m pytest -q $(SMALL_CASES) tests/kernels tests/ops; \
 	else echo "compute-sanitizer is not installed: memory not checked" >&2; fi; \
-	for bench in 60:linear_nll 60:ifd 20:token_nll 20:attention_jvp 20:packing 40:padding; do \
+	for bench in 50:linear_nll 50:ifd 15:token_nll 15:attention_jvp 15:packing 30:padding \
+	  40:hdbscan 20:kmeans; do \
 	  step $${bench%:*} $(PYTHON) benchmarks/bench_$${bench#*:}.py; done; \
 	test -z "$$failed" || { echo "failed$$failed" >&2; exit 1; }
 
