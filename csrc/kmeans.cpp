@@ -4,12 +4,11 @@
 #include <atomic>
 #include <cmath>
 #include <mutex>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "check.h"
 #include "kmeans_kernels.h"
+#include "threads.h"
 
 namespace codeact {
 namespace {
@@ -37,13 +36,7 @@ void over_blocks(int64_t num_rows, int num_threads, Work work) {
   };
   // Below some 16 blocks a thread costs more to start than it saves.
   num_threads = static_cast<int>(std::min<int64_t>(num_threads, num_blocks / 16));
-  std::vector<std::thread> threads;
-  try {
-    while (static_cast<int>(threads.size()) < num_threads - 1) threads.emplace_back(run);
-  } catch (const std::system_error&) {  // no more threads: those there are do the work
-  }
-  run();
-  for (std::thread& thread : threads) thread.join();
+  on_threads(num_threads, run);
 }
 
 // The sums of clusters while threads add to them, behind a lock for each few clusters. A thread

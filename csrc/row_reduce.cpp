@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <system_error>
-#include <thread>
-#include <vector>
 
 #include "check.h"
 #include "row_kernels.h"
+#include "threads.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
@@ -69,14 +67,7 @@ void over_rows(int64_t num_rows, int64_t num_cols, int num_threads, Reduce reduc
       reduce(first, std::min(first + size, num_rows));
     }
   };
-  std::vector<std::thread> threads;
-  threads.reserve(num_threads - 1);
-  try {
-    while (static_cast<int>(threads.size()) < num_threads - 1) threads.emplace_back(work);
-  } catch (const std::system_error&) {  // no more threads: those there are do the work
-  }
-  work();
-  for (std::thread& thread : threads) thread.join();
+  on_threads(num_threads, work);
 }
 
 // `member` of the level's kernels over the rows of a job.

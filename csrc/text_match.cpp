@@ -5,10 +5,10 @@
 #include <cstring>
 #include <map>
 #include <string>
-#include <thread>
 
 #include "check.h"
 #include "flat_text.h"
+#include "threads.h"
 
 namespace codeact {
 
@@ -218,10 +218,7 @@ TextMatches TextIndex::find(const std::vector<std::string_view>& texts, const in
       of_chunk[chunk] = std::exchange(scratch.matches, {});
     }
   };
-  std::vector<std::thread> others;
-  for (int i = 1; i < std::min(num_threads, num_chunks); ++i) others.emplace_back(work);
-  work();
-  for (auto& thread : others) thread.join();
+  on_threads(std::min(num_threads, num_chunks), work);
   TextMatches all;
   for (const auto& part : of_chunk) {  // in the order of the texts, whoever took them
     all.found.insert(all.found.end(), part.found.begin(), part.found.end());

@@ -11,7 +11,6 @@ from codeact.models.loading import (
     LoadedModel,
     load_model,
     load_tokenizer,
-    resolve_device,
     resolve_dtype,
 )
 from codeact.models.memory import PeakMemory
@@ -25,6 +24,7 @@ from codeact.models.stream.losses import (
     stream_nlls,
 )
 from codeact.models.stream.pack_pass import ScoredSequence, SequenceLoss
+from codeact.ops.device import resolve_device
 
 __all__ = [
     "ATTN_IMPLEMENTATION",

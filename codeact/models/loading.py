@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -15,6 +14,7 @@ from codeact.models.attention.packed import (
     attn_implementation_of,
     register_attention,
 )
+from codeact.ops.device import resolve_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,28 +28,6 @@ class LoadedModel(NamedTuple):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-
-
-def resolve_device(device: DeviceName | str = "auto") -> torch.device:
-    """``"auto"`` is the GPU when there is one.
-
-    Raises:
-        InputError: another name than auto, cpu and cuda (or cuda:1), ``"cuda"`` on a machine
-            without a usable GPU, or an index that no GPU has.
-    """
-    named = re.fullmatch(r"auto|cpu|cuda(?::(?P<index>[0-9]+))?", str(device))
-    if named is None:
-        raise InputError(f"device must be auto, cpu or cuda, got {device!r}")
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device != "cpu" and not torch.cuda.is_available():
-        raise InputError(f"device is {device!r}, but PyTorch finds no usable GPU (see codeact env)")
-    if int(named["index"] or 0) >= max(1, torch.cuda.device_count()):
-        raise InputError(
-            f"device must be one of {torch.cuda.device_count()} GPUs, counted from cuda:0, "
-            f"got {device!r}"
-        )
-    return torch.device(device)
 
 
 def resolve_dtype(dtype: DtypeName | str, device: torch.device) -> torch.dtype:

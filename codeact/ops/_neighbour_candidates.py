@@ -155,6 +155,11 @@ def within(
     return torch.cat(places), torch.cat(columns)
 
 
+def rows_at_once(points: Tensor) -> int:
+    """Rows whose bounds to all points make one block."""
+    return max(1, _BLOCK[points.device.type] // len(points))
+
+
 def pair_squares(points: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """(num_pairs,) float64 squared distances from the differences: these cancel nothing."""
     squared = torch.empty(len(left), dtype=torch.float64, device=points.device)
@@ -180,7 +185,7 @@ def pair_squares(points: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 def _bound_blocks(points: Tensor, squares: Tensor, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
     """(first place in ``rows``, (block, num_points) bounds) of one block after the other."""
-    step = max(1, _BLOCK[points.device.type] // len(points))
+    step = rows_at_once(points)
     for first in range(0, len(rows), step):
         here = rows[first : first + step]
         with exact_products(points.device, points.dtype):

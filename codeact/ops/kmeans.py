@@ -24,6 +24,7 @@ PANEL = 16
 _TOLERANCE = 2.0**-20
 # The centre only keeps products small; a few thousand rows tell it well enough.
 _CENTRE_ROWS = 4096
+_LARGEST_SQUARE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,17 @@ class Panels:
         self.panels = np.ascontiguousarray(padded.reshape(-1, PANEL, dim).transpose(0, 2, 1))
         squares = np.einsum("ij,ij->i", self.rows, self.rows, dtype=np.float64)
         self.max_square = float(squares.max())
+        if not self.max_square < _LARGEST_SQUARE:  # NaN is not either; the native code trusts
+            raise ValueError(f"centroids must have finite squares in float32, got {squares.max()}")
         self.half_squares = np.full(num_panels * PANEL, np.inf, dtype=np.float32)
         self.half_squares[:num_clusters] = squares / 2
 
 
 class KMeansStep:
     """The assignment of rows to centroids, call after call, and the sums of the clusters.
+
+    Raises:
+        ValueError: A row or a centroid holds NaN, or its squared length is none of float32.
 
     Attributes:
         labels: (num_rows,) int32, the nearest centroid of each row; of equally near ones, as
@@ -118,6 +124,8 @@ class KMeansStep:
     """
 
     def __init__(self, rows: KMeansRows, num_clusters: int) -> None:
+        if not np.isfinite(rows.squares).all():  # the native code trusts
+            raise ValueError("rows must be finite, and so must their squares in float32")
         self.rows = rows
         self.labels = np.full(len(rows), -1, dtype=np.int32)
         self.sums = np.zeros((num_clusters, rows.points.shape[1]))

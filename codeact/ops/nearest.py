@@ -172,11 +172,12 @@ def _checked(operation: str, points: Tensor, others: Tensor) -> tuple[Tensor, Te
         or len(others) == 0
         or points.shape[1] != others.shape[1]
         or points.dtype != others.dtype
+        or points.device != others.device
     ):
         raise ValueError(
-            f"{operation} expects two matrices of one dtype with as many columns, the second with "
-            f"a row, got {tuple(points.shape)} {points.dtype} and {tuple(others.shape)} "
-            f"{others.dtype}"
+            f"{operation} expects two matrices of one dtype and device with as many columns, the "
+            f"second with a row, got {tuple(points.shape)} {points.dtype} on {points.device} and "
+            f"{tuple(others.shape)} {others.dtype} on {others.device}"
         )
     refuse_derivatives(operation, points, others)
     dtype = torch.promote_types(points.dtype, torch.float32)

@@ -22,9 +22,14 @@ from codeact.ops._derivatives import refuse_derivatives
 
 _LOGGER = logging.getLogger(__name__)
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+# Of four times this a bound is made.
+_LARGEST_SQUARE = 1e36
 # Candidates beyond k: of 17000 MiniLM embeddings 8 leave none to be streamed again.
 _SPARE = 8
-# Rows streamed again at a time: their candidates make a list, of 5000 near-copies 5000 a row.
+# Rows streamed again at a time, or as many as make one block: their candidates make a list, which
+# near-copies make as long as that block.
 _AGAIN = 1024
 
 
@@ -49,7 +54,9 @@ class PointCloud:
         points: (num_points, dim) float32, finite, on any device; searches run there.
 
     Raises:
-        ValueError: Another shape or dtype, or no point.
+        ValueError: Another shape or dtype, or no point. On a CPU also points that are not finite,
+            or whose squared distances from their mean float32 does not hold; a GPU would have to be
+            waited for.
         RuntimeError: A gradient or tangent is wanted: there is none.
     """
 
@@ -67,6 +74,10 @@ class PointCloud:
         # point one way), what is done to it by 8; and |x|^2 + |w|^2 bounds 2 |x . w|.
         rounding = (8 + math.sqrt(points.shape[1])) * 2.0**-24
         self.squares = self.centred.square().sum(dim=1) * (1 - rounding)
+        if points.is_cpu and not bool((self.squares < _LARGEST_SQUARE).all()):
+            raise ValueError(
+                "points must be finite and within 1e18 of their mean, so that float32 holds squares"
+            )
 
     def __len__(self) -> int:
         return len(self.points)
@@ -100,7 +111,7 @@ def nearest_k(points: Tensor | PointCloud, k: int, *, backend: Backend = "auto")
     done = (farthest.square() <= bounds[:, -1]) | (farthest == 0)
     again = (~done).nonzero()[:, 0] if count < num_points - 1 else itself[:0]
     floors, core = cloud.squares.new_zeros(num_points), farthest.new_zeros(num_points)
-    for rows in again.split(_AGAIN):
+    for rows in _split(cloud, again):
         near = candidates.within(cloud.centred, cloud.squares, floors, itself, rows, farthest[rows])
         distances[rows], indices[rows] = _least(cloud, core, rows, *near, k)
     _LOGGER.debug("nearest_k: %d of %d rows streamed again", len(again), num_points)
@@ -129,7 +140,7 @@ def nearest_outside(
             ``"reference"`` is plain PyTorch, by blocks of rows.
 
     Raises:
-        ValueError: Shapes or dtypes differ from these.
+        ValueError: Shapes or dtypes differ from these; on a CPU also rows that are no points.
     """
     cloud = points if isinstance(points, PointCloud) else PointCloud(points)
     device = cloud.points.device
@@ -153,7 +164,7 @@ def nearest_outside(
     distances = torch.maximum(distances, core[rows]).masked_fill_(~reached, math.inf)
     done = (distances <= core[rows]) | (distances.square() <= found.second) | ~reached
     again = (~done).nonzero()[:, 0]
-    for places in again.split(_AGAIN):
+    for places in _split(cloud, again):
         here = rows[places]
         near = candidates.within(
             cloud.centred, cloud.squares, floors, components, here, distances[places]
@@ -163,6 +174,11 @@ def nearest_outside(
         found.indices[places] = indices[:, 0]
     _LOGGER.debug("nearest_outside: %d of %d rows streamed again", len(again), len(rows))
     return NearestOutside(found.indices, distances)
+
+
+def _split(cloud: PointCloud, again: Tensor) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...] = again.split(min(_AGAIN, candidates.rows_at_once(cloud.points)))
+    return parts
 
 
 def _measure(cloud: PointCloud, left: Tensor, right: Tensor) -> Tensor:
@@ -195,7 +211,7 @@ def _least(
 
 
 def _check_outside(cloud: PointCloud, components: Tensor, core: Tensor, rows: Tensor) -> None:
-    integers = not (components.is_floating_point() or rows.is_floating_point())
+    integers = not components.is_floating_point() and rows.dtype in _INTEGERS
     shape = (len(cloud),)
     if components.shape != shape or core.shape != shape or rows.ndim != 1 or not integers:
         raise ValueError(
@@ -205,3 +221,5 @@ def _check_outside(cloud: PointCloud, components: Tensor, core: Tensor, rows: Te
         )
     if core.dtype != torch.float64:
         raise ValueError(f"core must be float64, got {core.dtype}")
+    if rows.is_cpu and len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(cloud):
+        raise ValueError(f"rows must be from 0 to {len(cloud) - 1}, got {rows.min()}, {rows.max()}")

@@ -75,9 +75,11 @@ class TextIndex:
             num_threads: The result does not depend on it.
 
         Raises:
-            ValueError: A number below 1, or as many of them as there are no documents.
+            ValueError: ``needed`` is below 1, no whole numbers, or not one for each document.
         """
         least = np.broadcast_to(np.asarray(needed), self.num_ngrams.shape)
+        if least.size and least.dtype.kind not in "iu":
+            raise ValueError(f"needed must be whole numbers, got {least.dtype}")
         if least.size and least.min() < 1:
             raise ValueError(f"needed must be at least 1, got {least.min()}")
         least = np.ascontiguousarray(np.minimum(least, _MAX_INT32), dtype=np.int32)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codeact.errors import InputError
-from codeact.selection.device import resolve_device
+from codeact.ops.device import resolve_device
 from codeact.selection.rows import Rows
 
 
@@ -24,7 +24,8 @@ def arranged_points(
     Raises:
         InputError: A row has no direction, or the device is not there.
     """
-    points = torch.from_numpy(rows.arranged(embeddings))
+    # A copy only of what cannot be written to: torch warns of it, though nothing here writes.
+    points = torch.from_numpy(np.require(rows.arranged(embeddings), requirements="W"))
     if form == "centred":
         points = points - points.mean(dim=0, dtype=torch.float64).float()
     else:

@@ -230,7 +230,7 @@ class ClusterPruner(Selector):
             distances = pruning_metrics.nearest_neighbour_distances(vectors, device=self.device)
         else:
             count = min(len(rows), max(2, round(self.query_share * len(rows))))
-            keys = rows.keys(self.seed ^ _QUERY_STREAM)[rows.order]
+            keys = rows.keys(self.seed, "queries")[rows.order]
             queries = np.sort(np.argsort(keys, kind="stable")[:count])
             distances = pruning_metrics.diversity_scores(vectors, queries, device=self.device)
         with np.errstate(divide="ignore"):
@@ -239,7 +239,7 @@ class ClusterPruner(Selector):
 
     def _draws(self, rows: Rows, log_weights: Floats) -> tuple[Floats, Floats]:
         """What rows are sorted by, the last first; in the order of places."""
-        waits = np.log(-np.log(rows.uniforms(self.seed)[rows.order]))
+        waits = np.log(-np.log(rows.uniforms(self.seed, "cluster-prune")[rows.order]))
         if self.sampling == "top" and self.metric != "random":
             return np.zeros_like(waits), -log_weights
         # In logarithms, where 1 / density cannot overflow; weight 0 waits for ever, and the first

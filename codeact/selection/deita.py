@@ -13,7 +13,7 @@ from codeact.selection.budget import Budget
 from codeact.selection.clustering import check_embeddings
 from codeact.selection.room import Room
 from codeact.selection.rows import Rows
-from codeact.selection.selector import SelectionReport, Selector, check_scores
+from codeact.selection.selector import SelectionReport, Selector, check_scores, rank_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +94,10 @@ class Deita(Selector):
         order = np.lexsort((rows.place[eligible], -self.scores_[eligible]))
         points = arranged_points(rows, vectors, self.device, "unit")
         found = unlike_kept(points, rows.place[eligible[order]], self.threshold, room)
-        refilled = _refill(found.alike, room)
+        refilled = room.fill(found.alike)
 
         self.selected_ = rows.order[np.concatenate([found.kept, refilled])]
-        self.ranks_ = np.full(len(rows), -1, dtype=np.int32)
-        self.ranks_[self.selected_] = np.arange(len(self.selected_))
+        self.ranks_ = rank_groups(len(rows), [self.selected_])
         self.similarities_ = found.similarities[rows.place]
         self.report_ = DeitaReport(
             num_no_score=num_none,
@@ -127,13 +126,3 @@ class Deita(Selector):
             else:
                 reasons.append(f"dropped: score {score:.4g}, when the budget was full")
         return reasons
-
-
-def _refill(alike: NDArray[np.int64], room: Room) -> NDArray[np.int64]:
-    """The rows that the filter dropped and that still fit, in their order."""
-    taken = []
-    for row in alike.tolist():
-        if room.fits(row):
-            room.take(row)
-            taken.append(row)
-    return np.array(taken, dtype=np.int64)

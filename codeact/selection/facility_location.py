@@ -14,7 +14,7 @@ from codeact.selection.budget import Budget
 from codeact.selection.clustering import check_embeddings
 from codeact.selection.room import Room
 from codeact.selection.rows import Rows
-from codeact.selection.selector import SelectionReport, Selector
+from codeact.selection.selector import SelectionReport, Selector, rank_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +96,14 @@ class FacilityLocation(Selector):
         rows = Rows(len(vectors), ids, vectors, num_tokens)
         room = Room.of(rows, self.budget)
         self._check(len(rows))
-        parts = np.array_split(np.argsort(rows.keys(self.seed)[rows.order]), self.partitions)
+        parts = np.array_split(
+            np.argsort(rows.keys(self.seed, "partitions")[rows.order]), self.partitions
+        )
         found = partitioned_greedy(rows, vectors, room, parts, self.similarity, self.device)
 
         self.selected_ = rows.order[found.order]
         self.gains_ = found.gains
-        self.ranks_ = np.full(len(rows), -1, dtype=np.int32)
-        self.ranks_[self.selected_] = np.arange(len(self.selected_))
+        self.ranks_ = rank_groups(len(rows), [self.selected_])
         self.similarities_ = (1 - found.losses)[rows.place]
         self.report_ = FacilityLocationReport(
             objective=len(rows) - float(found.losses.sum(dtype=np.float64)),

@@ -14,7 +14,7 @@ from codeact.selection.budget import Budget
 from codeact.selection.clustering import check_embeddings
 from codeact.selection.room import Room
 from codeact.selection.rows import Rows
-from codeact.selection.selector import SelectionReport, Selector
+from codeact.selection.selector import SelectionReport, Selector, rank_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class KCenter(Selector):
         room = Room.of(rows, self.budget)
         points = arranged_points(rows, vectors, self.device, "centred")
         if self.start == "random":
-            start = int(np.argmin(rows.keys(self.seed)[rows.order]))
+            start = int(np.argmin(rows.keys(self.seed, "kcenter")[rows.order]))
         elif self.start == "mean":
             start = int(points.square().sum(dim=1).argmin())
         else:
@@ -93,8 +93,7 @@ class KCenter(Selector):
         found = farthest_first(points, start, room)
 
         self.selected_ = rows.order[found.order]
-        self.ranks_ = np.full(len(rows), -1, dtype=np.int32)
-        self.ranks_[self.selected_] = np.arange(len(self.selected_))
+        self.ranks_ = rank_groups(len(rows), [self.selected_])
         self.distances_ = found.distances[rows.place]
         self.report_ = KCenterReport(
             radius=float(found.distances.max()),

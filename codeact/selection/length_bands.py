@@ -21,8 +21,8 @@ class LengthMatchReport(SelectionReport):
 
     Attributes:
         num_strata: Bands of length in use.
-        num_borrowed: RowIndices taken from outside their band because it had run out.
-        overlap: RowIndices that are in the reference too.
+        num_borrowed: Rows taken from outside their band because it had run out.
+        overlap: Rows that are in the reference too.
         expected_overlap: Its mean over seeds for as many rows of each band as were kept. Close to
             ``num_kept`` means that the pool leaves no choice at these lengths and the baseline says
             little.

@@ -42,7 +42,8 @@ class LengthMatchedRandom(Selector):
         num_strata: Most bands to use; equal lengths are never split, so there may be fewer.
         budget: None draws as many rows as the reference has. A share or count draws that many, the
             bands in proportion; a :class:`TokenBudget` draws from the bands in turn, each as often
-                as its share of the reference, until the tokens are used up.
+                as its share of the reference, until no row of these lengths fits. Rows of other
+                lengths come in only where these have too few tokens.
 
     Attributes:
         selected_: From the shortest band to the longest, within a band as drawn; with a budget in
@@ -85,7 +86,9 @@ class LengthMatchedRandom(Selector):
         values = _check_lengths(lengths)
         reference = _check_reference(reference_indices, len(values))
         rows = Rows(len(values), ids, num_tokens=num_tokens)
-        pool = shuffle_rows(rows, check_eligible(eligible, len(values)), self.seed)
+        pool = shuffle_rows(
+            rows, check_eligible(eligible, len(values)), self.seed, "length-matched"
+        )
         bands = LengthBands(values[reference], self.num_strata)
         drawn, borrowed = self._draw(rows, bands, values, pool)
         self.selected_ = np.concatenate([drawn, borrowed])
@@ -104,6 +107,13 @@ class LengthMatchedRandom(Selector):
         why = f"{len(lengths) - len(pool)} rows are not in the pool"
         if isinstance(self.budget, TokenBudget):
             order = order_in_turn(bands, lengths, pool)
+            inside = order[bands.place(lengths[order]) >= 0]
+            # Short rows of other lengths would fill the last gap, and be what a control must not
+            # have: rows that the reference could not hold.
+            if rows.num_tokens is not None:
+                tokens = rows.num_tokens[inside]
+                if tokens.sum() >= rows.asked(self.budget) >= tokens.min():
+                    order = inside
             return rows.take(order, self.budget, why), np.zeros(0, np.int64)
         total = int(bands.sizes.sum())
         if self.budget is not None:

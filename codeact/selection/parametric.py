@@ -14,7 +14,7 @@ from codeact.selection.budget import Budget, TokenBudget
 from codeact.selection.clustering import check_embeddings
 from codeact.selection.room import Room
 from codeact.selection.rows import Rows
-from codeact.selection.selector import SelectionReport, Selector
+from codeact.selection.selector import SelectionReport, Selector, rank_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,14 +111,14 @@ class Parametric(Selector):
         room = Room.of(rows, self.budget)
         self._check()
         points = arranged_points(rows, vectors, self.device, "unit")
-        shuffled = np.argsort(rows.keys(self.seed)[rows.order])
+        shuffled = np.argsort(rows.keys(self.seed, "parametric")[rows.order])
         shape = {"temperature": self.temperature, "balance": self.balance}
         centroids, losses = descend(
             points,
             points[self._start(points, shuffled, _num_centroids(room, self.budget))],
             learning_rate=self.learning_rate,
             num_steps=self.num_steps,
-            batches=_batches(rows.keys(self.seed + 1)[rows.order], self.batch_rows, points),
+            batches=_batches(rows.keys(self.seed, "batches")[rows.order], self.batch_rows, points),
             **shape,
         )
         end = loss_gradient(points, centroids, **shape)
@@ -127,8 +127,7 @@ class Parametric(Selector):
         similarities = end.similarities.cpu().numpy()
         order = rows.order[_order(taken, sizes, similarities)]
         self.selected_ = rows.take(order, self.budget, "all are eligible")
-        self.ranks_ = np.full(len(rows), -1, dtype=np.int32)
-        self.ranks_[self.selected_] = np.arange(len(self.selected_))
+        self.ranks_ = rank_groups(len(rows), [self.selected_])
         self.centroids_ = centroids.cpu().numpy()
         self.similarities_ = similarities[rows.place]
         self.report_ = ParametricReport(

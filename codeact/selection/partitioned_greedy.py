@@ -58,25 +58,10 @@ def partitioned_greedy(
     order, gain = np.concatenate(orders), np.concatenate(gains)
     best = np.argsort(-gain, kind="stable")
     order, gain = order[best], gain[best]
-    fill = _fill(order, losses, room, np.concatenate(parts))
+    room.fill(order)
+    # What the parts left free of a budget in tokens, for the rows covered worst.
+    rest = np.setdiff1d(np.concatenate(parts), order)
+    fill = room.fill(rest[np.lexsort((rest, -losses[rest]))])
     losses[fill] = 0
     gain = np.concatenate([gain, np.full(len(fill), np.nan)])
     return LazyGreedy(np.concatenate([order, fill]), gain, losses, num_measured)
-
-
-def _fill(
-    order: NDArray[np.int64],
-    losses: NDArray[np.float32],
-    room: Room,
-    eligible: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Rows for what the parts left free of a budget in tokens, those covered worst first."""
-    for place in order:
-        room.take(int(place))
-    rest = np.setdiff1d(eligible, order)
-    filled = []
-    for place in rest[np.lexsort((rest, -losses[rest]))]:
-        if room.fits(int(place)):
-            room.take(int(place))
-            filled.append(int(place))
-    return np.array(filled, dtype=np.int64)

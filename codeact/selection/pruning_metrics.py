@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from codeact.errors import InputError
 from codeact.ops import log_density, min_distance, row_max
+from codeact.ops.device import resolve_device
 from codeact.selection.clustering import check_embeddings
-from codeact.selection.device import resolve_device
 
 # Rows at a time where float64 copies are made: 2048 x 1536 are 24 MiB.
 _BLOCK = 2048
@@ -45,8 +46,15 @@ def diversity_scores(
 
     Returns:
         inf for a row that is the only query itself.
+
+    Raises:
+        InputError: No query, or one that is no row.
     """
     vectors, queries = check_embeddings(vectors), np.unique(queries)
+    whole = queries.dtype.kind in "iu" and len(queries) > 0
+    if not whole or not 0 <= queries[0] <= queries[-1] < len(vectors):
+        got = ", ".join(str(query) for query in queries[[0, -1]]) if len(queries) else "none"
+        raise InputError(f"queries must be rows from 0 to {len(vectors) - 1}, got {got}")
     position = np.full(len(vectors), -1)
     position[queries] = np.arange(len(queries))
     return _half_squares(vectors, vectors[queries], position, device)

@@ -24,7 +24,10 @@ Rule = Literal["band", "difference"]
 
 @dataclass(frozen=True, kw_only=True)
 class QAQReport(SelectionReport):
-    """``lowest`` and ``highest`` are of what ranks the kept rows: rank, or difference of ranks."""
+    """``num_bins`` hold rows.
+
+    ``lowest`` and ``highest`` are of what ranks the kept rows: rank, or difference of ranks.
+    """
 
     num_no_score: int
     num_bins: int
@@ -54,7 +57,7 @@ class QAQ(Selector):
         budget: Share, count or :class:`TokenBudget`, met exactly.
         rule: ``band`` or ``difference``.
         band: Ranks to aim at.
-        num_bins: 10 in the paper; fewer than the rows.
+        num_bins: 10 in the paper; with fewer rows than that, each is a bin.
         min_difference: Rows whose difference is not above it are not eligible; None takes all.
 
     Attributes:
@@ -117,7 +120,7 @@ class QAQ(Selector):
         self.rmi_ranks_ = _ranks_within(rows, strong, bins)
         if self.rule == "difference":
             self.differences_ = self.rmi_ranks_ - _ranks_within(rows, weak, bins)
-            self._by_difference(rows, self.differences_, known)
+            self._by_difference(rows, self.differences_, known, len(bins))
         else:
             self._by_band(rows, bins, int((~known).sum()))
         return self
@@ -141,7 +144,7 @@ class QAQ(Selector):
         why = f"{no_score} rows have no score"
         self.selected_ = rows.take_groups(groups, self.budget, why).astype(np.int64)
         self.ranks_ = rank_groups(len(rows), groups)
-        self._report(rows, self.rmi_ranks_, no_score)
+        self._report(rows, self.rmi_ranks_, no_score, len(bins))
         reasons = ["dropped: no RMI"] * len(rows)
         kept = set(self.selected_.tolist())
         for index, members in enumerate(groups):
@@ -154,7 +157,11 @@ class QAQ(Selector):
         self.reasons_ = reasons
 
     def _by_difference(
-        self, rows: Rows, differences: NDArray[np.float64], known: NDArray[np.bool_]
+        self,
+        rows: Rows,
+        differences: NDArray[np.float64],
+        known: NDArray[np.bool_],
+        num_bins: int,
     ) -> None:
         """The highest differences of the set."""
         eligible = known.copy()
@@ -166,7 +173,7 @@ class QAQ(Selector):
         order = rank_rows(rows, -_steps(differences), eligible)
         selected = rows.take(order, self.budget, why)
         self._settle(rows, order, selected, "rank by the strong model above the weak one")
-        self._report(rows, differences, int((~known).sum()))
+        self._report(rows, differences, int((~known).sum()), num_bins)
         reasons = list(self.reasons_)
         for row in np.flatnonzero(~known).tolist():
             reasons[row] = "dropped: no RMI of both models"
@@ -174,12 +181,14 @@ class QAQ(Selector):
             reasons[row] = f"dropped: difference of ranks {differences[row]:.3f} is too low"
         self.reasons_ = reasons
 
-    def _report(self, rows: Rows, values: NDArray[np.float64], no_score: int) -> None:
+    def _report(
+        self, rows: Rows, values: NDArray[np.float64], no_score: int, num_bins: int
+    ) -> None:
         kept = values[self.selected_]
         self.report_ = QAQReport(
             **self._counts(rows, int((self.ranks_ >= 0).sum())),
             num_no_score=no_score,
-            num_bins=self.num_bins,
+            num_bins=num_bins,
             lowest=float(kept.min()),
             highest=float(kept.max()),
         )

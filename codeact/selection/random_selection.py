@@ -58,15 +58,17 @@ class RandomSelection(Selector):
         num_examples = len(examples) if isinstance(examples, Sized) else int(examples)
         rows = Rows(num_examples, ids, num_tokens=num_tokens)
         pool = check_eligible(eligible, num_examples)
-        order = shuffle_rows(rows, pool, self.seed)
+        order = shuffle_rows(rows, pool, self.seed, "random")
         why = f"{num_examples - len(pool)} rows are not in the pool"
         self._settle(rows, order, rows.take(order, self.budget, why), "a random draw")
         return self
 
 
-def shuffle_rows(rows: Rows, members: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+def shuffle_rows(
+    rows: Rows, members: NDArray[np.int64], seed: int, purpose: str
+) -> NDArray[np.int64]:
     """Some rows in a random order that follows from their names and the seed."""
-    return members[np.lexsort((rows.place[members], rows.keys(seed)[members]))]
+    return members[np.lexsort((rows.place[members], rows.keys(seed, purpose)[members]))]
 
 
 def check_eligible(eligible: ArrayLike | None, num_examples: int) -> NDArray[np.int64]:

@@ -168,9 +168,9 @@ class LongestResponse(Selector):
         return self
 
 
-def check_ifd(ifd: ArrayLike) -> NDArray[np.float64]:
+def check_ifd(ifd: ArrayLike, num_examples: int | None = None) -> NDArray[np.float64]:
     """IFD as :func:`check_scores` gives it, refused where it is negative."""
-    scores = check_scores(ifd, "ifd")
+    scores = check_scores(ifd, "ifd", num_examples)
     if (scores < 0).any():
         row = int(np.flatnonzero(scores < 0)[0])
         raise InputError(f"ifd must be 0 or more, got {scores[row]:g} in row {row}")

@@ -125,7 +125,7 @@ class RDSPlus(Selector):
         pickers, names = self._pickers(query_tasks, len(targets))
         turns = self._turns(rows.arranged(points), targets, pickers).of(rows.place)
         order = turns.order
-        selected = rows.take(order, self.budget, "every row is")
+        selected = rows.take(order, self.budget, "all are eligible")
         self._settle(rows, order, selected, "turn")
         self.reasons_ = [
             f"{reason}, number {rank + 1} of those nearest to {names[picker]}"
@@ -186,12 +186,14 @@ class RDSPlus(Selector):
         """Both as tensors, the queries of length 1."""
         import torch
 
-        from codeact.models import resolve_device
+        from codeact.ops.device import resolve_device
 
         device = resolve_device(self.device)
         lengths = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
         unit = torch.from_numpy((queries / lengths).astype(np.float32))
-        return torch.from_numpy(points).to(device), unit.to(device)
+        # A copy only of what cannot be written to: torch warns of it, though nothing here writes.
+        writable = np.require(points, requirements="W")
+        return torch.from_numpy(writable).to(device), unit.to(device)
 
 
 def _check_vectors(vectors: ArrayLike, name: str, dim: int | None = None) -> NDArray[np.float32]:

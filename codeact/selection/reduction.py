@@ -13,6 +13,7 @@ from codeact.selection.clustering import check_embeddings
 
 # A row whose length is below this share of the longest embedding is rounding, not a direction.
 _ZERO = 1e-6
+_BLOCK = 2048  # rows widened to float64 at a time
 
 
 class Reduced(NamedTuple):
@@ -58,7 +59,11 @@ def reduce_dimensions(
             f"embeddings must have a direction, got {len(zero)} of {len(points)} rows that are "
             f"{what}"
         )
-    return Reduced((vectors / lengths[:, None]).astype(np.float32), explained)
+    scaled = np.empty(vectors.shape, dtype=np.float32)
+    for start in range(0, len(vectors), _BLOCK):  # a quotient is float64
+        rows = slice(start, start + _BLOCK)
+        scaled[rows] = vectors[rows] / lengths[rows, None]
+    return Reduced(scaled, explained)
 
 
 def _principal(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from codeact.selection.budget import Budget, TokenBudget, resolve_budget, resolve_tokens
+from codeact.selection.budget import (
+    Budget,
+    TokenBudget,
+    fill_tokens,
+    resolve_budget,
+    resolve_tokens,
+)
 from codeact.selection.rows import Rows
 
 
@@ -65,3 +71,9 @@ class Room:
     def take(self, row: int) -> None:
         """Take ``row``, which fits."""
         self.left -= int(self.costs[row])
+
+    def fill(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Take what fits of ``rows``, one after the other; returns the rows taken."""
+        taken = fill_tokens(rows, self.costs, self.left)
+        self.left -= int(self.costs[taken].sum())
+        return taken

@@ -32,8 +32,8 @@ class Rows:
 
     Args:
         num_rows: At least 1.
-        ids: Unique names of the rows. Without them the bytes of ``content`` name a row, without
-            both its position does.
+        ids: Unique names of the rows. Without them the bytes of ``content`` name a row (and tell
+            it from an equal one: how many of these stand before it), without both its position.
         content: (num_rows, ...) array, read only when there are no ids.
         num_tokens: (num_rows,) tokens of each row, for a budget in tokens.
 
@@ -68,6 +68,8 @@ class Rows:
             self.order = np.argsort(self.names, kind="stable")
         self.place = np.empty_like(self.order)
         self.place[self.order] = np.arange(num_rows)
+        if ids is None and content is not None:
+            self._tell_equal_apart()
 
     def __len__(self) -> int:
         return self.num_rows
@@ -76,13 +78,26 @@ class Rows:
         """``values`` in the order of places: a copy, unless that is the order they have."""
         return values if (self.order[1:] > self.order[:-1]).all() else values[self.order]
 
-    def keys(self, seed: int) -> NDArray[np.uint64]:
-        """(num_rows,) uniform 64-bit keys, a function of each row's name and ``seed`` alone."""
-        return _mix(self.names + _mix(np.array([seed % 2**64], dtype=np.uint64)))
+    def _tell_equal_apart(self) -> None:
+        """Add to the names of equal rows, so that they are not all drawn or all left out."""
+        ordered = self.names[self.order]
+        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        lengths = np.diff(np.append(starts, len(ordered)))
+        number = np.arange(len(ordered)) - np.repeat(starts, lengths)
+        self.names[self.order] = ordered + number.astype(np.uint64)
 
-    def uniforms(self, seed: int) -> NDArray[np.float64]:
+    def keys(self, seed: int, purpose: str) -> NDArray[np.uint64]:
+        """(num_rows,) uniform 64-bit keys, a function of each row's name and the arguments alone.
+
+        Draws for different purposes do not follow each other, even with one seed: a random control
+        would otherwise share more rows with a selection that draws than chance would.
+        """
+        salt = _hashes([purpose.encode()]) ^ np.uint64(int(seed) % 2**64)
+        return _mix(self.names + _mix(salt))
+
+    def uniforms(self, seed: int, purpose: str) -> NDArray[np.float64]:
         """(num_rows,) uniform numbers in (0, 1), from :meth:`keys`."""
-        return ((self.keys(seed) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        return ((self.keys(seed, purpose) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
     def asked(self, budget: Budget) -> int:
         """The number of rows, or of tokens, that ``budget`` stands for.
@@ -108,7 +123,7 @@ class Rows:
         if isinstance(budget, TokenBudget):
             num_tokens, total = self._tokens(budget)
             self._refuse_short(total, int(num_tokens[order].sum()), "tokens", why)
-            return _not_empty(fill_tokens(order, num_tokens, total), total)
+            return _not_empty(fill_tokens(order, num_tokens, total), total, num_tokens[order])
         count = self.asked(budget)
         self._refuse_short(count, len(order), "rows", why)
         return order[:count]
@@ -139,7 +154,8 @@ class Rows:
             num_tokens, total = self._tokens(budget)
             available = sum(int(num_tokens[rows].sum()) for rows in groups)
             self._refuse_short(total, available, "tokens", why)
-            return _not_empty(fill_groups(groups, num_tokens, total, preference, policy), total)
+            taken = fill_groups(groups, num_tokens, total, preference, policy)
+            return _not_empty(taken, total, num_tokens[np.concatenate(groups)])
         count = self.asked(budget)
         sizes = np.array([len(rows) for rows in groups], dtype=np.int64)
         self._refuse_short(count, int(sizes.sum()), "rows", why)
@@ -161,18 +177,23 @@ class Rows:
             )
 
 
-def _not_empty(taken: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+def _not_empty(
+    taken: NDArray[np.int64], total: int, eligible_tokens: NDArray[np.int64]
+) -> NDArray[np.int64]:
     if not len(taken):
-        raise InputError(f"budget of {total} tokens is below the shortest eligible row")
+        raise InputError(
+            f"budget must hold the shortest eligible row, of {eligible_tokens.min()} tokens, "
+            f"got {total} tokens"
+        )
     return taken
 
 
 def _check_ids(ids: Sequence[str], num_rows: int) -> None:
     if len(ids) != num_rows:
         raise InputError(f"ids must name all {num_rows} examples, got {len(ids)}")
-    if len(set(ids)) < num_rows:
+    if len(set(map(str, ids))) < num_rows:
         seen: set[str] = set()
-        twice = next(id_ for id_ in ids if id_ in seen or seen.add(id_))  # type: ignore[func-returns-value]
+        twice = next(id_ for id_ in map(str, ids) if id_ in seen or seen.add(id_))  # type: ignore[func-returns-value]
         raise InputError(f"ids must be unique, {twice!r} occurs more than once")
 
 

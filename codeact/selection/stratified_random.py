@@ -83,8 +83,10 @@ class StratifiedRandom(Selector):
         rows = Rows(len(names), ids, num_tokens=num_tokens)
         pool = check_eligible(eligible, len(names))
         found, stratum = np.unique(names, return_inverse=True)
-        drawn = shuffle_rows(rows, pool, self.seed)
-        groups = [drawn[stratum[drawn] == index] for index in range(len(found))]
+        drawn = shuffle_rows(rows, pool, self.seed, "stratified")
+        by_stratum = drawn[np.argsort(stratum[drawn], kind="stable")]
+        ends = np.cumsum(np.bincount(stratum[drawn], minlength=len(found)))
+        groups = np.split(by_stratum, ends[:-1])
         why = f"{len(names) - len(pool)} rows are not in the pool"
         self.selected_ = rows.take_groups(
             groups, self.budget, why, preference=np.arange(len(found)), policy=self.quotas

@@ -13,9 +13,10 @@ from codeact.errors import InputError
 from codeact.selection.budget import Budget, resolve_budget
 from codeact.selection.clustering import check_embeddings
 from codeact.selection.facility_location import explain_coverage
+from codeact.selection.ranked import below_cap, check_ifd, rank_rows
 from codeact.selection.room import Room
 from codeact.selection.rows import Rows
-from codeact.selection.selector import SelectionReport, Selector, check_scores
+from codeact.selection.selector import SelectionReport, Selector, rank_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,8 @@ class SuperfilterD(Selector):
     Rows with an IFD of 1 or more are dropped, the ``share`` of the set with the highest IFD among
     the rest is short-listed, and :class:`FacilityLocation` keeps rows of the list. A list that does
     not hold the budget goes on down the order until it does, so that the budget is always met.
-    Where fewer rows are below 1 than the share asks for, all of them are listed.
+    Where fewer rows are below 1 than the share asks for, all of them are listed. What the list
+    leaves free of a budget in tokens goes to the rows behind it that fit, by falling IFD.
 
     Args:
         budget: Share, count or TokenBudget, of the whole set; the paper keeps 2 %.
@@ -51,7 +53,8 @@ class SuperfilterD(Selector):
     Attributes:
         short_listed_: Row indices of the list, by falling IFD.
         similarities_: (num_examples,) float32, to the most similar kept row; NaN off the list.
-        gains_: (num_kept,) float64, of the facility location.
+        gains_: (num_kept,) float64, of the facility location; NaN for rows that fill what was
+            left free.
         ranks_: Places in the order of the facility location; -1 for rows not kept.
         report_: SuperfilterDReport.
     """
@@ -86,30 +89,31 @@ class SuperfilterD(Selector):
         """Choose rows by their IFD, NaN or None where there is none, and embeddings.
 
         Raises:
-            InputError: Lengths differ, share, similarity or budget is out of range, or too few rows
-                are below the cap.
+            InputError: Lengths differ, an IFD is negative, share, cap, similarity or budget is out
+                of range, or too few rows are below the cap.
         """
         from codeact.selection.partitioned_greedy import partitioned_greedy  # brings torch
 
         vectors = check_embeddings(embeddings)
-        scores = check_scores(ifd, "ifd", len(vectors))
+        scores = check_ifd(ifd, len(vectors))
         self._check()
         rows = Rows(len(vectors), ids, vectors, num_tokens)
-        below = scores < (np.inf if self.cap is None else self.cap)  # NaN is not
+        below = below_cap(scores, self.cap)
         num_none = int(np.isnan(scores).sum())
         num_over = len(rows) - num_none - int(below.sum())
-        why = f"{num_none} rows have no score, {num_over} an IFD of {self.cap} or more"
-        eligible = np.flatnonzero(below)
-        room = Room.of(rows, self.budget, eligible, why)
-        order = eligible[np.lexsort((rows.place[eligible], -scores[eligible]))]
+        why = f"{num_none} rows have no score"
+        if self.cap is not None:
+            why += f", {num_over} have an IFD of {self.cap:g} or more"
+        order = rank_rows(rows, -scores, below)
+        room = Room.of(rows, self.budget, order, why)
         self.short_listed_ = order[: self._length(rows.place[order], room)]
         listed = np.sort(rows.place[self.short_listed_])
         found = partitioned_greedy(rows, vectors, room, [listed], self.similarity, self.device)
+        behind = room.fill(rows.place[order[len(listed) :]])
 
-        self.selected_ = rows.order[found.order]
-        self.gains_ = found.gains
-        self.ranks_ = np.full(len(rows), -1, dtype=np.int32)
-        self.ranks_[self.selected_] = np.arange(len(self.selected_))
+        self.selected_ = rows.order[np.concatenate([found.order, behind])]
+        self.gains_ = np.concatenate([found.gains, np.full(len(behind), np.nan)])
+        self.ranks_ = rank_groups(len(rows), [self.selected_])
         self.similarities_ = np.full(len(rows), np.nan, dtype=np.float32)
         self.similarities_[rows.order[listed]] = 1 - found.losses[listed]
         self.report_ = SuperfilterDReport(
@@ -118,7 +122,7 @@ class SuperfilterD(Selector):
             num_short_listed=len(listed),
             lowest_ifd=float(scores[self.short_listed_[-1]]),
             objective=len(listed) - float(found.losses[listed].sum(dtype=np.float64)),
-            **self._counts(rows, len(eligible)),
+            **self._counts(rows, len(order)),
         )
         self.reasons_ = self._explain(scores)
         return self
@@ -136,7 +140,7 @@ class SuperfilterD(Selector):
 
     def _explain(self, scores: NDArray[np.float64]) -> list[str]:
         reasons = explain_coverage(self.selected_, self.gains_, self.similarities_)
-        for row in np.flatnonzero(np.isnan(self.similarities_)):
+        for row in np.flatnonzero(np.isnan(self.similarities_) & (self.ranks_ < 0)):
             if np.isnan(scores[row]):
                 reasons[row] = "dropped: no score"
             elif self.cap is not None and scores[row] >= self.cap:

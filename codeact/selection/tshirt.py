@@ -43,14 +43,15 @@ class TShirt(Selector):
     Where we differ from the released script: ties go by the rows' names and not by their position,
     a row without a deviation is dropped before the pool is made and not after, and a budget that
     cannot be met is refused. For a budget in tokens the pool is the shortest run of rows, highest
-    S-IFD first, that has ``pool_factor`` times the tokens.
+    S-IFD first, that has ``pool_factor`` times the tokens; what it leaves free is filled from the
+    rows behind it.
 
     Args:
         budget: Share, count or :class:`TokenBudget`, met exactly.
         pool_factor: 2 in the paper; at least 1.
 
     Attributes:
-        selected_: By rising standard deviation.
+        selected_: By rising standard deviation, then what fills the rest by falling S-IFD.
         ranks_: Places in the pool, from the lowest deviation; behind it the other eligible rows,
             from the highest S-IFD.
         report_: TShirtReport.
@@ -97,9 +98,9 @@ class TShirt(Selector):
         in_pool = np.zeros(len(mean), dtype=bool)
         in_pool[by_mean[:size]] = True
         pool = rank_rows(rows, spread, in_pool)
-        selected = rows.take(pool, self.budget, why)
-
         order = np.concatenate([pool, by_mean[size:]])
+        selected = rows.take(order, self.budget, why)
+
         self._settle(rows, order, selected, "spread of S-IFD")
         self.report_ = TShirtReport(
             **self._counts(rows, len(order)),
@@ -133,10 +134,11 @@ def _explain(
         for has, value in zip(known.tolist(), noisy.tolist(), strict=True)
     ]
     for place, row in enumerate(by_mean.tolist()):
-        reasons[row] = f"S-IFD place {place + 1} of {len(by_mean)}"
+        word = "kept" if row in kept else "dropped"
+        how = f"behind the {size} that are compared by spread"
         if place < size:
-            word = "kept" if row in kept else "dropped"
-            reasons[row] = f"{word}: {reasons[row]}, spread place {ranks[row] + 1} of {size}"
-        else:
-            reasons[row] = f"dropped: {reasons[row]}, behind the {size} that are compared by spread"
+            how = f"spread place {ranks[row] + 1} of {size}"
+        elif row in kept:
+            how += ", whose tokens left room"
+        reasons[row] = f"{word}: S-IFD place {place + 1} of {len(by_mean)}, {how}"
     return reasons

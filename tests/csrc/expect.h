@@ -37,4 +37,5 @@ void test_row_softmax();
 void test_row_squares();
 void test_shuffle();
 void test_text_match();
+void test_threads();
 void test_windows();

@@ -15,6 +15,7 @@ int main() {
   test_row_squares();
   test_neighbours();
   test_text_match();
+  test_threads();
   std::puts("all hold");
   return 0;
 }

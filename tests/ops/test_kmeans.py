@@ -155,6 +155,23 @@ def test_threads_do_not_matter() -> None:
             assert (expected == got).all()
 
 
+def test_what_would_lead_the_native_code_astray_is_refused() -> None:
+    rows = make_rows(40, 3)
+    step = KMeansStep(rows, 3)
+    for bad in (np.nan, 1e25):
+        centroids = rows.points[:3].copy()
+        centroids[1, 2] = bad
+        with pytest.raises(ValueError, match="centroids must have finite squares in float32"):
+            step.assign(centroids)
+    for bad in (np.nan, np.inf, 1e25):
+        points = np.ones((5, 2), dtype=np.float32)
+        points[3, 0] = bad
+        with np.errstate(invalid="ignore"):
+            rows = KMeansRows.arrange(points, np.arange(5))
+        with pytest.raises(ValueError, match="rows must be finite"):
+            KMeansStep(rows, 2)
+
+
 def test_the_native_module_refuses_what_would_read_outside() -> None:
     points = np.zeros((4, 3), dtype=np.float32)
     out, squares = np.zeros((2, 3), dtype=np.float32), np.zeros(2, dtype=np.float32)

@@ -199,3 +199,6 @@ def test_refused(device):
         nearest_centroid(points, others[:0])
     with pytest.raises(ValueError, match="expects two matrices"):
         nearest_centroid(points, others.double())
+    for call in (nearest_centroid, lambda x, y: log_density(x, y, bandwidth=1.0)):
+        with pytest.raises(ValueError, match=r"of one dtype and device .* on meta"):
+            call(points, others.to("meta"))

@@ -163,6 +163,44 @@ def test_refuses(call, text):
         call(torch.randn(10, 3))
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e25])
+def test_points_that_give_no_bounds_are_refused(bad):
+    points = torch.randn(10, 3)
+    points[4, 1] = bad
+    with pytest.raises(ValueError, match="points must be finite and within 1e18"):
+        nearest_k(points, 2)
+
+
+@pytest.mark.parametrize("rows", [[-1], [3, 10]])
+def test_rows_that_are_no_points_are_refused(rows):
+    core = torch.zeros(10, dtype=torch.float64)
+    with pytest.raises(ValueError, match="rows must be from 0 to 9, got"):
+        nearest_outside(torch.randn(10, 3), torch.arange(10), core, rows=torch.tensor(rows))
+    mask = torch.ones(10, dtype=torch.bool)
+    with pytest.raises(ValueError, match="bool"):
+        nearest_outside(torch.randn(10, 3), torch.arange(10), core, rows=mask)
+
+
+def test_near_copies_do_not_make_a_list_of_all_pairs(monkeypatch):
+    """Of a block at most: 185 k rows with as many near-copies would make 190 million pairs."""
+    points = make_points(900, 64)  # 300 are nearer to each other than products can tell
+    expected = nearest_k(points, 8)
+    sizes = []
+
+    def within(*arguments):
+        found = candidates_within(*arguments)
+        sizes.append(len(found[0]))
+        return found
+
+    candidates_within = neighbours.candidates.within
+    monkeypatch.setattr(neighbours.candidates, "_BLOCK", {"cpu": 20 * 900})
+    monkeypatch.setattr(neighbours.candidates, "within", within)
+    found = nearest_k(points, 8)
+    assert 0 < max(sizes) <= 20 * 900
+    assert torch.equal(found.indices, expected.indices)
+    assert torch.equal(found.distances, expected.distances)
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_as_on_the_cpu(device):
     points = make_points(5000, 384)

@@ -69,7 +69,7 @@ def test_every_space_of_python_and_no_other():
 
 
 def test_nothing():
-    found = TextIndex([], [], ngram=1).find([])
+    found = TextIndex([], [], ngram=1).find([], needed=[])
     assert (found.found.shape, found.overlaps.shape) == ((0, 2), (0, 3))
     found = TextIndex(["pattern"], [""], ngram=4).find(["", "pattern " * 3])
     assert (found.found.tolist(), found.overlaps.tolist()) == ([[1, 0]], [])
@@ -83,6 +83,9 @@ def test_refused():
     index = TextIndex([], ["a", "b"], ngram=1)
     with pytest.raises(ValueError, match="needed must be at least 1, got 0"):
         index.find([], needed=[1, 0])
+    for needed in (1.5, float("nan"), [True, True]):
+        with pytest.raises(ValueError, match="needed must be whole numbers, got"):
+            index.find([], needed=needed)
     with pytest.raises(ValueError, match="broadcast"):
         index.find([], needed=[1, 1, 1])
     with pytest.raises(ValueError, match="num_threads must be from 1 to 1024, got 0"):

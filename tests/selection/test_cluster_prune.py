@@ -95,7 +95,7 @@ def test_draws_without_replacement_follow_the_keys():
     points, labels = blobs()
     names = [f"row-{row}" for row in range(len(points))]
     pruner = ClusterPruner(0.35, metric="nearest", seed=11).fit(points, clusters=labels, ids=names)
-    waits = -np.log(Rows(len(points), names).uniforms(11)) / pruner.metric_
+    waits = -np.log(Rows(len(points), names).uniforms(11, "cluster-prune")) / pruner.metric_
     sizes = np.bincount(labels)
     quotas = split_by_largest_remainder(84, sizes, np.zeros(6, dtype=np.int64))
     for cluster in range(6):

@@ -157,7 +157,7 @@ def test_a_part_keeps_its_share_by_the_naive_greedy() -> None:
     points = clustered(300)
     ids = [f"row {number}" for number in range(300)]
     rows = Rows(300, ids)
-    parts = np.array_split(np.argsort(rows.keys(5)), 3)
+    parts = np.array_split(np.argsort(rows.keys(5, "partitions")), 3)
     found = FacilityLocation(30, partitions=3, seed=5).fit(points, ids=ids)
     expected = [
         part[order]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from codeact.selection.deita import Deita
 from codeact.selection.facility_location import FacilityLocation
 from codeact.selection.kcenter import KCenter
 from codeact.selection.parametric import Parametric
+from codeact.selection.rds import RDSPlus
+from codeact.selection.rows import Rows
 from codeact.selection.selector import Selector
 from codeact.selection.superfilter_d import SuperfilterD
 
@@ -59,3 +63,25 @@ def test_two_threads_keep_what_one_keeps(method: str) -> None:
         assert FITS[method](rows).selected_.tolist() == one
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("method", ["kcenter", "parametric", "rds+"])
+def test_a_read_only_file_of_embeddings_needs_no_warning(method: str, tmp_path: Path) -> None:
+    points = make_rows()[:, 2:].copy()
+    points = points[Rows(len(points), content=points).order]  # so that no copy is made to arrange
+    np.save(tmp_path / "points.npy", points)
+    mapped = np.load(tmp_path / "points.npy", mmap_mode="r")
+    fits: dict[str, Callable[[NDArray[np.float32]], Selector]] = {
+        "kcenter": lambda x: KCenter(20).fit(x),
+        "parametric": lambda x: Parametric(20, num_steps=2).fit(x),
+        "rds+": lambda x: RDSPlus(20).fit(x, points[:3]),
+    }
+    was_always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = fits[method](mapped)
+    finally:
+        torch.set_warn_always(was_always)
+    assert found.selected_.tolist() == fits[method](points).selected_.tolist()

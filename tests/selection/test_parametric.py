@@ -87,7 +87,7 @@ def test_keeps_the_rows_of_the_published_method() -> None:
     points = clustered(200)
     found = Parametric(20).fit(points)
     names = Rows(200, content=points)
-    start = names.order[np.argsort(names.keys(42)[names.order])[:20]]
+    start = names.order[np.argsort(names.keys(42, "parametric")[names.order])[:20]]
     rows = F.normalize(torch.from_numpy(points), dim=1)
     expected, losses = published_descent(rows, rows[torch.from_numpy(start)], 300)
     assert set(found.selected_.tolist()) == set(published_assignment(rows, expected))

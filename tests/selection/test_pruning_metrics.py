@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import gaussian_kde
 from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import KernelDensity, NearestNeighbors
@@ -105,6 +106,18 @@ def test_a_direction_without_variance_does_not_count():
     assert density_scores(np.full((9, 3), 0.5, np.float32)).tolist() == [0.0] * 9
 
 
-def test_an_unknown_device_is_refused():
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(InputError, match="device must be auto, cpu or cuda, got 'abacus'"):
         density_scores(unit_vectors(5, 2), device="abacus")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="got 'cuda:2' of 2 GPUs"):
+        density_scores(unit_vectors(5, 2), device="cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("queries", "got"), [([], "none"), ([1, 5], "1, 5"), ([-1, 2], "-1, 2"), ([0.5], "0.5")]
+)
+def test_queries_that_are_no_rows_are_refused(queries, got):
+    with pytest.raises(InputError, match=f"queries must be rows from 0 to 4, got {got}"):
+        diversity_scores(unit_vectors(5, 2), np.array(queries))

@@ -85,6 +85,7 @@ def test_equal_scores_share_a_rank() -> None:
 
 
 def test_rows_without_scores_are_in_no_bin() -> None:
+    assert QAQ(1).fit([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]).report_.num_bins == 3
     qaq = QAQ(2, num_bins=2).fit([0.1, None, 0.3, 0.4, 0.5], [1.0, 2.0, None, 4.0, 5.0])
     assert not {1, 2} & set(qaq.selected_.tolist())
     assert qaq.reasons_[1] == qaq.reasons_[2] == "dropped: no RMI"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,16 @@ def test_without_pca_rows_only_get_unit_length():
     found = reduce_dimensions(points, None)
     assert found.explained_variance is None
     assert np.allclose(found.vectors, points / np.linalg.norm(points, axis=1, keepdims=True))
+
+
+def test_no_wide_copy_of_all_rows_is_made():
+    points = spectrum(60_000, 32)
+    reduce_dimensions(points[:3], None)  # what it imports is not counted
+    tracemalloc.start()
+    reduce_dimensions(points, None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 1.5 * points.nbytes  # the result, lengths, and a block
 
 
 def test_there_are_no_more_components_than_rows_or_dimensions():

@@ -28,8 +28,8 @@ def test_order_and_keys_follow_the_rows(named: str) -> None:
     assert shuffle[other.order].tolist() == one.order.tolist()
     assert (one.place[one.order] == np.arange(50)).all()
     assert (one.arranged(content) == other.arranged(content[shuffle])).all()
-    assert (one.keys(7)[shuffle] == other.keys(7)).all()
-    assert (one.uniforms(7)[shuffle] == other.uniforms(7)).all()
+    assert (one.keys(7, "x")[shuffle] == other.keys(7, "x")).all()
+    assert (one.uniforms(7, "x")[shuffle] == other.uniforms(7, "x")).all()
 
 
 def test_rows_without_names_stay_where_they_are() -> None:
@@ -39,11 +39,12 @@ def test_rows_without_names_stay_where_they_are() -> None:
     assert rows.arranged(matrix) is matrix
 
 
-def test_uniforms_are_uniform_and_differ_between_seeds() -> None:
+def test_uniforms_are_uniform_and_differ_between_seeds_and_purposes() -> None:
     from scipy.stats import kstest, spearmanr
 
     rows = Rows(4000)
-    values = [rows.uniforms(seed) for seed in (0, 1, -1, 2**63)]
+    values = [rows.uniforms(seed, "x") for seed in (0, 1, -1, 2**63)]
+    values += [rows.uniforms(2**63, "y"), rows.uniforms(2**63, "")]
     for one in values:
         assert one.min() > 0
         assert one.max() < 1
@@ -51,6 +52,26 @@ def test_uniforms_are_uniform_and_differ_between_seeds() -> None:
         assert abs(spearmanr(one[:-1], one[1:]).statistic) < 4 / np.sqrt(4000)
     for first, second in pairwise(values):
         assert abs(spearmanr(first, second).statistic) < 4 / np.sqrt(4000)
+
+
+def test_ids_that_read_the_same_are_refused_and_seeds_may_be_numpy_integers() -> None:
+    with pytest.raises(InputError, match="'1' occurs more than once"):
+        Rows(2, [1, "1"])  # type: ignore[list-item]
+    rows = Rows(5)
+    assert rows.keys(np.int64(4), "draw").tolist() == rows.keys(4, "draw").tolist()  # type: ignore[arg-type]
+
+
+def test_equal_rows_without_ids_are_drawn_one_by_one() -> None:
+    content = np.repeat(np.arange(200.0), 10)[:, None]
+    rows = Rows(2000, content=content)
+    drawn = np.argsort(rows.keys(7, "draw"))[:1000] // 10
+    kinds, counts = np.unique(drawn, return_counts=True)
+    assert len(kinds) > 190
+    assert counts.mean() == pytest.approx(5, abs=0.3)
+    shuffle = np.random.default_rng(0).permutation(2000)
+    keys = Rows(2000, content=content[shuffle]).keys(7, "draw")
+    again = content[shuffle][np.argsort(keys)[:1000], 0]
+    assert sorted(again) == sorted(content[np.argsort(rows.keys(7, "draw"))[:1000], 0])
 
 
 @given(
@@ -67,7 +88,9 @@ def test_take_in_tokens_is_the_plain_loop(num_tokens: list[int], share: float) -
             expected.append(row)
             left -= num_tokens[row]
     if not expected:
-        with pytest.raises(InputError, match="below the shortest eligible row"):
+        with pytest.raises(
+            InputError, match=f"row, of {min(num_tokens)} tokens, got {total} tokens"
+        ):
             rows.take(order, TokenBudget(total), "")
     else:
         assert rows.take(order, TokenBudget(total), "").tolist() == expected

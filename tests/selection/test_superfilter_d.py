@@ -107,12 +107,40 @@ def test_a_token_budget_lists_enough_rows_to_fill_it() -> None:
     assert 0 <= left < tokens[others].min()
 
 
+def test_what_the_list_leaves_free_goes_to_the_rows_behind_it() -> None:
+    ifd, points = clustered()
+    order = [row for row in np.argsort(-ifd) if ifd[row] < 1]
+    tokens = np.full(400, 50)
+    tokens[order[-3:]] = [7, 5, 4]
+    found = SuperfilterD(TokenBudget(9), share=0.05).fit(ifd, points, num_tokens=tokens)
+    assert len(found.short_listed_) == 20
+    assert found.selected_.tolist() == [order[-3]]
+    assert found.reasons_[order[-3]] == "kept: place 1 of 1, fills what was free"
+    assert found.reasons_[order[-1]].endswith("is not among the 20 highest below the cap")
+    found = SuperfilterD(TokenBudget(62), share=0.05).fit(ifd, points, num_tokens=tokens)
+    assert found.selected_[1:].tolist() == [order[-3], order[-2]]
+    assert np.isnan(found.gains_).tolist() == [False, True, True]
+    assert found.report_.tokens_kept == 62
+
+
+def test_refuses_a_negative_ifd() -> None:
+    ifd, points = clustered()
+    ifd[9] = -0.1
+    with pytest.raises(InputError, match=r"ifd must be 0 or more, got -0\.1 in row 9"):
+        SuperfilterD().fit(ifd, points)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"share": 0.0}, "share must be above 0 and at most 1, got 0.0"),
+        ({"cap": 0.0}, "cap must be above 0 or None, got 0.0"),
+        ({"budget": 0.999, "cap": None}, "2 too few: 2 rows have no score$"),
         ({"similarity": "dot"}, "similarity must be euclidean or cosine, got 'dot'"),
-        ({"budget": 0.9}, r"only \d+ are eligible, .* 2 rows have no score, \d+ an IFD of 1.0"),
+        (
+            {"budget": 0.9},
+            r"only \d+ are eligible, .* 2 rows have no score, \d+ have an IFD of 1 or",
+        ),
     ],
 )
 def test_refuses_bad_options(options: dict[str, object], message: str) -> None:

@@ -66,6 +66,16 @@ def test_token_budget_compares_twice_the_tokens() -> None:
     assert shirt.selected_.tolist() == [2, 1]
 
 
+def test_what_the_pool_leaves_free_goes_to_the_rows_behind_it() -> None:
+    mean, spread, tokens = [0.9, 0.8, 0.7, 0.6], [0.1, 0.2, 0.4, 0.3], [40, 30, 4, 3]
+    shirt = TShirt(TokenBudget(9)).fit(mean, spread, [0.5] * 4, num_tokens=tokens)
+    assert shirt.report_.num_pool == 1
+    assert shirt.selected_.tolist() == [2, 3]
+    assert shirt.reasons_[3] == (
+        "kept: S-IFD place 4 of 4, behind the 1 that are compared by spread, whose tokens left room"
+    )
+
+
 @pytest.mark.parametrize(
     ("selector", "columns", "message"),
     [

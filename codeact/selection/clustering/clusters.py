@@ -11,6 +11,7 @@ from codeact.errors import InputError
 
 # Rows at a time, so that what a step makes stays small: 8192 x 768 float64 is 48 MiB.
 _CHUNK = 8192
+_LARGEST_LABEL = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def check_embeddings(embeddings: ArrayLike) -> NDArray[np.float32]:
         raise InputError(f"embeddings must be (num_examples, dim), got shape {points.shape}")
     if points.dtype.kind not in "fiu":
         raise InputError(f"embeddings must be numbers, got dtype {points.dtype}")
-    points = np.ascontiguousarray(points, dtype=np.float32)
+    with np.errstate(over="ignore"):  # found below
+        points = np.ascontiguousarray(points, dtype=np.float32)
     blocks = range(0, len(points), _CHUNK)
     bad = np.concatenate(
         [np.zeros(0, np.int64)]
@@ -99,4 +101,6 @@ def check_labels(cluster_labels: ArrayLike, num_examples: int) -> NDArray[np.int
         )
     if len(labels) and labels.min() < -1:
         raise InputError(f"clusters must be -1 (noise) or more, got {labels.min()}")
+    if len(labels) and labels.max() > _LARGEST_LABEL:
+        raise InputError(f"clusters must be at most {_LARGEST_LABEL}, got {labels.max()}")
     return labels.astype(np.int32)

@@ -17,6 +17,8 @@ from codeact.selection.rows import Rows
 Noise = Literal["drop", "singletons"]
 Algorithm = Literal["hdbscan", "boruvka"]
 
+_LARGEST = 1e16
+
 
 def cluster_hdbscan(
     embeddings: ArrayLike,
@@ -59,7 +61,8 @@ def cluster_hdbscan(
         Clusters numbered by size, the largest 0. None at all is an outcome too: all is noise.
 
     Raises:
-        InputError: Wrong number of dimensions, NaN or infinity, an option that is none of these.
+        InputError: Wrong number of dimensions, NaN or infinity, an option that is none of these; of
+            ``"boruvka"`` also numbers beyond 1e16, whose squares float32 would not hold.
         ImportError: hdbscan is not installed.
     """
     points = check_embeddings(embeddings)
@@ -109,11 +112,13 @@ def boruvka_labels(
     from hdbscan._hdbscan_linkage import label
     from hdbscan._hdbscan_tree import compute_stability, condense_tree, get_clusters
 
+    from codeact.ops.device import resolve_device
     from codeact.selection.clustering.boruvka import reachability_tree
-    from codeact.selection.device import resolve_device
 
     # Torch wants memory it may write to, which a memory-mapped file is not.
     ours = torch.from_numpy(np.require(points, requirements="W")).to(resolve_device(device))
+    if max(float(points.max()), -float(points.min())) > _LARGEST:
+        raise InputError(f"embeddings must be within {_LARGEST:g} of 0 for algorithm='boruvka'")
     tree = reachability_tree(ours, min_samples=min_samples)
     # Sorted as the package sorts it, whose order of equal edges is that of this very call.
     order = np.argsort(tree.weights)

@@ -52,7 +52,7 @@ def cluster_kmeans(
 
     Raises:
         InputError: Wrong number of dimensions, NaN or infinity, fewer examples than clusters, an
-            unknown algorithm or choice.
+            unknown algorithm or choice, a device that is not there.
     """
     points = check_embeddings(embeddings)
     if algorithm not in ALGORITHMS:
@@ -66,12 +66,13 @@ def cluster_kmeans(
     if algorithm == "scikit-learn":
         return _scikit_learn(points, num_clusters, seed)
     # Imports torch, which reading a selector's options need not.
+    from codeact.ops.device import resolve_device
     from codeact.selection.clustering.kmeans_full import full_kmeans, mini_batch_kmeans
 
     order = random_order(points, seed, ids)
     if algorithm == "mini-batch":
         return mini_batch_kmeans(points, order, num_clusters, seed)
-    return full_kmeans(points, order, num_clusters, seed, _device(device))
+    return full_kmeans(points, order, num_clusters, seed, str(resolve_device(device)))
 
 
 def random_order(
@@ -79,18 +80,7 @@ def random_order(
 ) -> NDArray[np.int64]:
     """(num_examples,) int64 permutation by each row's key: the same rows in whatever order."""
     rows = Rows(len(points), ids, points)
-    return np.lexsort((rows.place, rows.keys(seed)))
-
-
-def _device(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return str(torch.device(device))
-    except RuntimeError:
-        raise InputError(f"device must be auto, cpu or a device of torch, got {device!r}") from None
+    return np.lexsort((rows.place, rows.keys(seed, "k-means")))
 
 
 def _check_num_clusters(num_clusters: int, num_examples: int) -> None:

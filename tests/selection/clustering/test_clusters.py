@@ -42,7 +42,11 @@ def test_a_label_nobody_has_leaves_an_empty_cluster() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([0, 1], "one for each example"), ([0, -2, 1], "-1 \\(noise\\) or more, got -2")],
+    [
+        ([0, 1], "one for each example"),
+        ([0, -2, 1], "-1 \\(noise\\) or more, got -2"),
+        ([0, 2**32, 1], "clusters must be at most 2147483647, got 4294967296"),
+    ],
 )
 def test_from_labels_refuses(labels: list[int], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -127,3 +127,10 @@ def test_a_read_only_matrix_is_taken():
 def test_refuses(options, text):
     with pytest.raises(InputError, match=text):
         cluster_hdbscan(np.ones((20, 3)), **options)
+
+
+def test_numbers_whose_squares_float32_does_not_hold():
+    points = np.random.default_rng(0).normal(size=(30, 3))
+    points[0] *= -1e20
+    with pytest.raises(InputError, match=r"embeddings must be within 1e\+16 of 0"):
+        cluster_hdbscan(points, algorithm="boruvka")

@@ -189,7 +189,13 @@ def test_chooses_the_number_of_clusters(points: np.ndarray, choice: str) -> None
         (np.zeros((4, 2)), {"num_clusters": 2, "ids": ["a"] * 4}, "ids must be unique"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.filterwarnings("error")
 def test_refuses(embeddings: NDArray, options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         cluster_kmeans(embeddings, **{"num_clusters": 2, **options})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_bad_input() -> None:
+    with pytest.raises(InputError, match="got 'cuda' without a GPU"):
+        cluster_kmeans(np.eye(4), num_clusters=2, device="cuda")
