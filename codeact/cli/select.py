@@ -13,6 +13,7 @@ from codeact.cli.options import Column, Data, Device, Seed
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from codeact.cli.select_inputs import SelectFiles
     from codeact.pipeline.selection_arms import Arm
     from codeact.selection.budget import Budget
     from codeact.selection.candidates import Candidates
@@ -132,15 +133,18 @@ def select(
     from codeact.data import load_examples
     from codeact.pipeline.selection_arms import choose
 
-    examples = load_examples(data, columns=checks.parse_columns(column))
-    candidates = files.read(examples, data, _columns_of(method, compare or [], score))
+    columns = checks.parse_columns(column)
+    examples = load_examples(data, columns=columns)
+    needed = [_columns_of(method, score), *map(_columns_of, compare or [])]
+    candidates = files.read(examples, data, needed, columns)
+    _check_inputs(files, candidates, method, compare or [], asked)
     arm = choose(method, candidates, asked, seed=seed, score=score, device=device, **options)
     if report is not None:  # before anything is written: a method to compare with may refuse
         from codeact.pipeline.selection_report import SelectionFacts, write_selection_report
 
         facts = SelectionFacts.compare(
             arm, examples, candidates, asked,
-            score=score, compare=compare or [], score_files=files.scores, epochs=epochs,
+            score=score, compare=compare or [], score_files=files.all_scores, epochs=epochs,
             seed=seed, device=device, command=_command(),
         )  # fmt: skip
         write_selection_report(facts, report)
@@ -174,18 +178,30 @@ def _check_methods(
     return options
 
 
-def _columns_of(method: str, compare: list[str], score: str | None) -> list[str]:
-    """Names of the score columns that the methods read."""
+def _check_inputs(
+    files: SelectFiles, candidates: Candidates, method: str, compare: list[str], budget: Budget
+) -> None:
+    """Refuse what no method reads, and a budget in tokens that nothing counts."""
+    from codeact.errors import InputError
+    from codeact.pipeline.selection_arms import LENGTH_MATCHED
+    from codeact.selection.budget import TokenBudget
+
+    # As a control, it matches the selection and reads no file.
+    files.check_use([method, *(name for name in compare if name != LENGTH_MATCHED)])
+    if isinstance(budget, TokenBudget) and candidates.num_tokens is None:
+        raise InputError(
+            "--budget in tokens needs the tokens of every row: give --scores with a table of "
+            "codeact score, or --tokenizer"
+        )
+
+
+def _columns_of(method: str, score: str | None = None) -> list[str]:
+    """Names of the score columns that a method reads."""
     from codeact.selection.candidates import is_column
     from codeact.selection.registry import METHODS
 
-    names = []
-    for name in (method, *compare):
-        columns = [column for column in METHODS[name].inputs if is_column(column)]
-        if columns and score is not None and name == method:
-            columns[0] = score
-        names += columns
-    return [name.removeprefix("column:") for name in names]
+    columns = [name.removeprefix("column:") for name in METHODS[method].inputs if is_column(name)]
+    return columns if score is None else [score, *columns[1:]][: len(columns)]
 
 
 def _reasons(candidates: Candidates, arm: Arm, score: str | None) -> pa.Table:
@@ -199,7 +215,7 @@ def _reasons(candidates: Candidates, arm: Arm, score: str | None) -> pa.Table:
     labels = getattr(arm.selector, "cluster_labels_", None)
     if labels is not None:
         columns["cluster"] = pa.array(labels, pa.int32())
-    for name in _columns_of(arm.name, [], score):
+    for name in _columns_of(arm.name, score):
         columns[name] = pa.array(candidates.columns[name], from_pandas=True)
     columns["kept"] = kept
     columns["rank"] = pa.array(arm.selector.ranks_, pa.int32())

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import IO, Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,9 +128,17 @@ class Examples(Sequence[Example]):
         JSON does not know (dates of a Parquet file) are written as their ``str``.
         """
         path = Path(path)
-        text = b"".join(_json_line({**example.fields, "id": example.id}) for example in self)
-        with replacing(path) as temporary:
-            temporary.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            if path.suffix != ".gz":
+                self._write_lines(file)
+                return
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+                self._write_lines(packed)
+
+    def _write_lines(self, out: IO[bytes] | gzip.GzipFile) -> None:
+        """Line by line: the text of a whole set need not fit in memory a second time."""
+        for example in self:
+            out.write(_json_line({**example.fields, "id": example.id}))
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:

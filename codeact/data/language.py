@@ -13,6 +13,7 @@ from codeact.data.language_rules import ALIASES, NAMED, RULES
 OTHER = "other"
 
 _FIELDS = ("language", "lang", "programming_language")
+_TONGUES = ("cs", "pl")  # in a field rather Czech and Polish than C# and Perl: the code decides
 # A fence that opens: a tag right behind the ticks. The closing one has none.
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*\{?\.?([A-Za-z][\w+#.-]*)", re.MULTILINE)
 # A file name on a line of its own, in ticks or as a heading, as answers of several files have it.
@@ -29,7 +30,8 @@ def detect_language(example: Example) -> str:
     The first of these that gives a known language: a field ``language``, ``lang`` or
     ``programming_language``; the tag of the first fenced block of the response, then file names in
     it; points for keywords and punctuation of its code, and for a language that the instruction
-    asks for; the same of the instruction's own code. A natural language (``"en"``) is no known one.
+    asks for; the same of the instruction's own code. A natural language (``"en"``, and ``"pl"``,
+    which would be Perl in a fence) is no known one.
 
     Returns:
         One of the names in :data:`codeact.data.language_rules.ALIASES`; ``"other"`` where nothing
@@ -46,10 +48,11 @@ def detect_language(example: Example) -> str:
 
 
 def _of_field(fields: Mapping[str, Any]) -> str | None:
-    for name in _FIELDS:
-        value = fields.get(name)
-        if isinstance(value, str) and value.strip().lower() in ALIASES:
-            return ALIASES[value.strip().lower()]
+    for column in _FIELDS:
+        value = fields.get(column)
+        name = value.strip().lower() if isinstance(value, str) else ""
+        if name in ALIASES and name not in _TONGUES:
+            return ALIASES[name]
     return None
 
 

@@ -252,7 +252,7 @@ RULES = (
         "scala",
         5,
         "object def",
-        r"^[ \t]*(?:case )?object \w+|\bdef \w+[^\n]*\)?: \w[^\n]* = ?\{?$",
+        r"^[ \t]*(?:case )?object \w+|\bdef \w+[^\n]{0,200}?: \w[^\n=]{0,80} = ?\{?$",
     ),
     _rule("r", 5, "", r"<- function\(|^library\(\w+\)"),
     _rule("r", 2, "", r"^[ \t]*[\w.]+ <- "),

@@ -88,8 +88,7 @@ def add_controls(
         candidates: Of all rows.
         budget: Of the selection, and of every other one.
         lengths: (num_rows,) of the responses, which the length-matched control matches.
-        seed: Of the selection and of ``compare``: what the command would keep by that method. The
-            random controls have the next two seeds, as rows with equal seeds draw alike.
+        seed: Of all of them: what the command would keep by that method.
         compare: Further methods, with their defaults.
         device: For methods that compute with torch.
 
@@ -102,8 +101,8 @@ def add_controls(
         if name not in (main.name, RANDOM, LENGTH_MATCHED):
             arms[name] = choose(name, candidates, budget, seed=seed, device=device)
     if main.name != RANDOM:
-        arms[RANDOM] = choose(RANDOM, candidates, budget, seed=seed + 1)
+        arms[RANDOM] = choose(RANDOM, candidates, budget, seed=seed)
     if main.name != LENGTH_MATCHED:
         matched = replace(candidates, reference=main.selected, response_tokens=lengths)
-        arms[LENGTH_MATCHED] = choose(LENGTH_MATCHED, matched, len(main.selected), seed=seed + 2)
+        arms[LENGTH_MATCHED] = choose(LENGTH_MATCHED, matched, len(main.selected), seed=seed)
     return arms

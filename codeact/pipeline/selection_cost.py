@@ -20,16 +20,21 @@ _MISSING = (
 )
 
 
-def saved_flops(facts: SelectionFacts, cost: ScoreCost) -> float:
-    """Floating-point operations of the training on dropped tokens, for the scoring model itself.
+def training_flops(facts: SelectionFacts, cost: ScoreCost, num_tokens: int) -> float:
+    """Floating-point operations of training the scoring model itself on so many tokens.
 
-    ``3 x forward FLOPs a token x dropped tokens x epochs``; forward FLOPs a token are the mean over
-    the scored set.
+    ``3 x forward FLOPs a token x tokens x epochs``; forward FLOPs a token are the mean over the
+    scored set.
     """
+    return _TRAINING * cost.forward_flops / max(1, cost.num_tokens) * num_tokens * facts.epochs
+
+
+def saved_flops(facts: SelectionFacts, cost: ScoreCost) -> float:
+    """:func:`training_flops` of the dropped tokens."""
     tokens = facts.candidates.num_tokens
     assert tokens is not None  # a table with a cost has token counts
     dropped = int(tokens.sum() - tokens[facts.main.selected].sum())
-    return _TRAINING * cost.forward_flops / max(1, cost.num_tokens) * dropped * facts.epochs
+    return training_flops(facts, cost, dropped)
 
 
 def cost_section(facts: SelectionFacts) -> Section:
@@ -51,10 +56,9 @@ def cost_section(facts: SelectionFacts) -> Section:
     trained = max(facts.costs, key=lambda cost: cost.num_parameters)
     spent, saved = sum(cost.flops for cost in facts.costs), saved_flops(facts, trained)
     kept = int(tokens[facts.main.selected].sum())
-    whole = saved * float(tokens.sum()) / max(1.0, float(tokens.sum() - kept))
     bars = {
-        "training on all rows": whole,
-        "training on kept rows": whole - saved,
+        "training on all rows": training_flops(facts, trained, int(tokens.sum())),
+        "training on kept rows": training_flops(facts, trained, kept),
         "scoring": spent,
     }
     ratio = saved / spent if spent else np.inf

@@ -51,6 +51,16 @@ def check_method(recipe: Recipe) -> None:
         method.make(budget_of(recipe), recipe.seed, **section.options)
     except InputError as error:
         raise InputError(f"select.options: {error}") from None
+    if method.name == "qaq" and section.options.get("rule") == "difference":
+        raise InputError(
+            "select.options: rule = difference needs the RMI of a weaker model too, which a run "
+            "does not have: codeact select with --weak-scores compares two"
+        )
+    if recipe.embed.model == "scoring-model" and recipe.score.preset == "qaq":
+        raise InputError(
+            "embed.model = scoring-model embeds an answer after its question, but score.preset = "
+            "qaq puts them the other way round; leave embed.model out, or name an encoder"
+        )
     columns = _COLUMNS.get(recipe.score.preset, (*_IFD_COLUMNS, "ifd_loss"))
     given = {*_GIVEN, *(f"column:{name}" for name in columns)}
     given |= {"queries"} if section.queries is not None else set()

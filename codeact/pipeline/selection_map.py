@@ -13,8 +13,6 @@ MAX_SHOWN = 2000  # points that a page draws at once and that t-SNE places in se
 _NUM_COMPONENTS = 50
 _LEAST_FOR_TSNE = 50  # fewer rows have no neighbourhoods to keep
 _PERPLEXITY = 30.0
-# Above every seed a user may give: the rows that are shown must not be those that a method draws.
-SHOWN = 2**32
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def map_rows(
 
     from codeact.selection.rows import Rows
 
-    rows = np.argsort(Rows(len(ids), ids).keys(SHOWN + seed), kind="stable")[:max_shown]
+    rows = np.argsort(Rows(len(ids), ids).keys(seed, "map"), kind="stable")[:max_shown]
     points = np.asarray(embeddings[rows], dtype=np.float64)
     num_components = min(_NUM_COMPONENTS, *points.shape)
     with np.errstate(invalid="ignore"):  # rows that are all alike explain no variance

@@ -17,7 +17,7 @@ from codeact.pipeline.selection_figures import (
     row_map,
     share_bars,
 )
-from codeact.pipeline.selection_map import SHOWN, map_rows
+from codeact.pipeline.selection_map import map_rows
 from codeact.selection.rows import Rows
 from codeact.selection.summary import (
     GroupCounts,
@@ -227,7 +227,7 @@ def decision_section(facts: SelectionFacts) -> Section:
         ("Kept, last placed", "", ranked[kept[ranked]][_PER_GROUP:][::-1]),
         ("Dropped, best placed", "What a larger budget would add first.", ranked[~kept[ranked]]),
         ("Dropped without a place", "The method does not rank them.", order[ranks[order] < 0]),
-        ("Random rows", "Whatever became of them.", np.argsort(rows.keys(SHOWN + facts.seed))),
+        ("Random rows", "Whatever became of them.", np.argsort(rows.keys(facts.seed, "shown"))),
     )
     groups = [
         CardGroup(title, note, [_card(facts, int(row), bool(kept[row])) for row in part])

@@ -196,17 +196,12 @@ def select_stage(context: StageContext) -> StageResult:
             f"select.budget = {recipe.select.budget} keeps none of {len(scores)} rows: the "
             "authors' rule rounds down in every cluster; ask for more, or for an exact budget"
         )
-    kept, kept_random = np.zeros((2, len(scores)), dtype=bool)
+    kept = np.zeros(len(scores), dtype=bool)
     kept[chosen.selected_] = True
-    ids = scores["id"].to_pylist()
-    lengths = scores["num_response_tokens"].to_numpy()
-    control = LengthMatchedRandom(recipe.seed).fit(
-        lengths, chosen.selected_, ~np.isnan(values) | kept, ids=ids
-    )
-    kept_random[control.selected_] = True
+    kept_random = _control(scores, values, chosen.selected_, recipe.seed)
     table = pa.table(
         {
-            "id": ids,
+            "id": scores["id"],
             "cluster": pa.array(labels, pa.int32()),
             column: scores[column],
             "num_response_tokens": scores["num_response_tokens"],
@@ -221,6 +216,20 @@ def select_stage(context: StageContext) -> StageResult:
     context.on_progress(1, 1)
     return StageResult(
         ["selection.parquet", "subset.jsonl"],
-        f"{kept.sum()} of {len(ids)} rows kept by {recipe.select.method}; the length-matched "
+        f"{kept.sum()} of {len(scores)} rows kept by {recipe.select.method}; the length-matched "
         f"random control shares {(kept & kept_random).sum()} of them",
     )
+
+
+def _control(
+    scores: pa.Table, values: NDArray[np.float64], selected: NDArray[np.int64], seed: int
+) -> NDArray[np.bool_]:
+    """Rows of the length-matched random control, out of those with a score and those selected."""
+    eligible = ~np.isnan(values)
+    eligible[selected] = True
+    control = LengthMatchedRandom(seed).fit(
+        scores["num_response_tokens"].to_numpy(), selected, eligible, ids=scores["id"].to_pylist()
+    )
+    kept = np.zeros(len(values), dtype=bool)
+    kept[control.selected_] = True
+    return kept

@@ -25,6 +25,8 @@ from codeact.selection.selector import Selector
 if TYPE_CHECKING:
     from typing import Self
 
+_LEAST_IN_BAND = 5
+
 
 class LengthMatchedRandom(Selector):
     """As many random rows as a reference selection has, at the same length profile.
@@ -39,7 +41,9 @@ class LengthMatchedRandom(Selector):
 
     Args:
         seed: Of the draw.
-        num_strata: Most bands to use; equal lengths are never split, so there may be fewer.
+        num_strata: Most bands to use. There are fewer where equal lengths cannot be split, or where
+            a band would have fewer than 5 rows of the reference: bands of one row would draw the
+            reference itself.
         budget: None draws as many rows as the reference has. A share or count draws that many, the
             bands in proportion; a :class:`TokenBudget` draws from the bands in turn, each as often
                 as its share of the reference, until no row of these lengths fits. Rows of other
@@ -89,7 +93,7 @@ class LengthMatchedRandom(Selector):
         pool = shuffle_rows(
             rows, check_eligible(eligible, len(values)), self.seed, "length-matched"
         )
-        bands = LengthBands(values[reference], self.num_strata)
+        bands = LengthBands(values[reference], _num_bands(self.num_strata, len(reference)))
         drawn, borrowed = self._draw(rows, bands, values, pool)
         self.selected_ = np.concatenate([drawn, borrowed])
         self.report_ = LengthMatchReport(
@@ -152,6 +156,10 @@ class LengthMatchedRandom(Selector):
             reasons[row] = f"{word}: length {lengths[row]:g} is outside the reference's"
         for row in borrowed.tolist():
             reasons[row] = f"kept: length {lengths[row]:g} is nearest to a band that ran out"
+
+
+def _num_bands(num_strata: int, num_reference: int) -> int:
+    return min(num_strata, max(1, num_reference // _LEAST_IN_BAND))
 
 
 def _check_lengths(lengths: ArrayLike) -> NDArray[np.float64]:

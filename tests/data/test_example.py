@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -84,6 +85,18 @@ def test_written_rows_come_back(three, tmp_path, name):
     three.write_jsonl(path)
     assert path.read_bytes() == first
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["subset.jsonl", "subset.jsonl.gz"])
+def test_a_set_is_written_without_a_second_copy_of_its_text(tmp_path, name):
+    rows = [{"instruction": f"{row}" * 1000, "output": "x"} for row in range(1000)]
+    examples = load_examples(rows)
+    tracemalloc.start()
+    examples.write_jsonl(tmp_path / name)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(len(row["instruction"]) for row in rows) > 2_500_000
+    assert peak < 500_000
 
 
 def test_lone_surrogate_and_non_json_value_are_written(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,19 @@ def example(response: str, instruction: str = "Do it.", **fields: object) -> Exa
 )
 def test_fields(fields: dict[str, object], language: str) -> None:
     assert detect_language(example("yes", **fields)) == language
+
+
+@pytest.mark.parametrize(
+    ("field", "response", "language"),
+    [
+        ("pl", "Stolicą Polski jest Warszawa.", OTHER),
+        ("cs", "Hlavní město je Praha.", OTHER),
+        ("pl", "use strict;\nmy @names = sort keys %ages;", "perl"),
+        ("cs", "using System;\nnamespace Tasks { class Program { } }", "c#"),
+    ],
+)
+def test_of_polish_or_perl_the_code_decides(field: str, response: str, language: str) -> None:
+    assert detect_language(example(response, lang=field)) == language
 
 
 @pytest.mark.parametrize(
@@ -125,3 +139,10 @@ def test_real_rows_of_python(data_folder: Path) -> None:
     rows = load_examples(path)[::8]
     found = [detect_language(without_labels(row, whole=False)) for row in rows]
     assert found.count("python") / len(found) >= 0.99
+
+
+def test_long_lines_take_no_longer_than_their_length() -> None:
+    """A rule that looked from each ``def`` for every ``:`` and from there on took 0.4 s."""
+    begin = time.process_time()
+    detect_language(example("def a: b = c " * 400, "Minified."))
+    assert time.process_time() - begin < 0.1

@@ -38,6 +38,14 @@ def test_reads_json_files(tmp_path, name, text):
     assert examples[0].fields == PAIR
 
 
+def test_rows_of_a_file_share_the_names_of_their_columns(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"instruction": "a", "output": "b"}\n{"output": "d", "instruction": "c"}\n')
+    first, second = (dict(example.fields) for example in load_examples(path))
+    assert second == {"instruction": "c", "output": "d"}
+    assert {id(name) for name in first} == {id(name) for name in second}
+
+
 def test_reads_parquet(tmp_path):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq

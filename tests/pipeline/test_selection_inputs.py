@@ -50,6 +50,7 @@ def test_a_method_that_the_run_can_feed(preset: str, method: str) -> None:
         ("codeact", {"method": "rds+"}, r"needs queries, .*; set select\.queries"),
         ("codeact", {"method": "deita"}, r"needs complexity, quality, which a run"),
         ("codeact", {"method": "length-matched-random"}, r"needs reference, which a run"),
+        ("qaq", {"method": "qaq", "options": {"rule": "difference"}}, r"needs the RMI of a weaker"),
         ("codeact", {"options": {"caps": 1.0}}, r"^select\.options: cdas has no option 'caps'"),
         ("codeact", {"options": {"cap": "high"}}, r"^select\.options: option cap of cdas must"),
     ],
@@ -59,6 +60,17 @@ def test_a_method_that_the_run_cannot_feed(
 ) -> None:
     with pytest.raises(InputError, match=message):
         check_method(recipe(preset, **select))
+
+
+def test_hidden_states_that_the_preset_cannot_give() -> None:
+    def made(preset: str) -> Recipe:
+        sections = {"score": {"preset": preset}, "embed": {"model": "scoring-model"}}
+        return Recipe.model_validate({**sections, "select": {"method": "kcenter"}})
+
+    for preset in ("codeact", "tshirt"):
+        check_method(made(preset))
+    with pytest.raises(InputError, match=r"embed\.model = scoring-model .+ score\.preset = qaq"):
+        check_method(made("qaq"))
 
 
 def test_the_score_of_the_preset_is_what_methods_of_ifd_rank_by() -> None:

@@ -18,7 +18,6 @@ from codeact.errors import InputError
 from codeact.pipeline.score_cost import ScoreCost
 from codeact.pipeline.selection_arms import add_controls, choose
 from codeact.pipeline.selection_cost import saved_flops
-from codeact.pipeline.selection_map import map_rows
 from codeact.pipeline.selection_report import SelectionFacts, write_selection_report
 from codeact.selection.candidates import Candidates
 from codeact.selection.registry import select_rows
@@ -209,6 +208,23 @@ def test_cost_is_that_of_the_formula(facts: SelectionFacts, html: str) -> None:
     assert "reads no score" not in text
     longer = saved_flops(replace(facts, epochs=6), COST)
     assert longer == pytest.approx(2 * saved)
+    (bars,) = figure_data(html, "cost")
+    kept = tokens[facts.main.selected].sum()
+    of_kept = 3 * (1e7 / 5000) * kept * 3
+    assert bars["y"] == ["training on all rows", "training on kept rows", "scoring"]
+    assert bars["x"] == pytest.approx([saved + of_kept, of_kept, 1.8e7])
+
+
+def test_cost_where_every_row_is_kept(facts: SelectionFacts, tmp_path: Path) -> None:
+    """Nothing is saved, and training still costs what it costs."""
+    every = choose("random", facts.candidates, 1.0, seed=0)
+    whole = replace(facts, arms={"random": every, "length-matched-random": every})
+    html = write_selection_report(whole, tmp_path / "x.html").read_text(encoding="utf-8")
+    (bars,) = figure_data(html, "cost")
+    tokens = facts.candidates.num_tokens
+    assert tokens is not None
+    training = 3 * (1e7 / 5000) * tokens.sum() * 3
+    assert bars["x"] == pytest.approx([training, training, 1.8e7])
 
 
 def test_cost_of_scores_that_were_not_needed(tmp_path: Path) -> None:
@@ -279,34 +295,3 @@ def test_arms_of_other_rows_are_refused(facts: SelectionFacts, tmp_path: Path) -
     short = replace(facts, examples=facts.examples[:100])
     with pytest.raises(InputError, match=r"arms\['ifd'\] must be of the 100 rows .+, got 240"):
         write_selection_report(short, tmp_path / "x.html")
-
-
-def test_map_keeps_neighbours_and_ignores_the_order_of_rows() -> None:
-    rng = np.random.default_rng(5)
-    labels = rng.integers(0, 4, 150)
-    points = (rng.normal(size=(4, 20)) * 10)[labels] + rng.normal(size=(150, 20))
-    ids = [f"row-{row}" for row in range(150)]
-    found = map_rows(points.astype(np.float32), ids, seed=1, max_shown=120)
-    assert found.method == "t-SNE"
-    assert len(np.unique(found.rows)) == 120
-    gaps = np.linalg.norm(found.places[:, None] - found.places[None], axis=-1)
-    np.fill_diagonal(gaps, np.inf)
-    assert (labels[found.rows] == labels[found.rows][gaps.argmin(1)]).mean() > 0.98
-    order = rng.permutation(150)
-    other = map_rows(
-        points[order].astype(np.float32), [ids[row] for row in order], seed=1, max_shown=120
-    )
-    np.testing.assert_array_equal(order[other.rows], found.rows)
-    np.testing.assert_array_equal(other.places, found.places)
-
-
-def test_few_rows_stand_at_their_principal_components() -> None:
-    rng = np.random.default_rng(6)
-    points = rng.normal(size=(30, 5)) @ np.diag([5.0, 3.0, 1.0, 0.1, 0.1])
-    found = map_rows(points.astype(np.float32), [str(row) for row in range(30)])
-    assert found.method == "principal components"
-    centred = points[found.rows] - points.mean(0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    np.testing.assert_allclose(abs(found.places), abs(u[:, :2] * s[:2]), rtol=1e-4, atol=1e-4)
-    one = map_rows(np.ones((3, 1), dtype=np.float32), ["a", "b", "c"])
-    assert one.places.tolist() == [[0.0, 0.0]] * 3

@@ -201,3 +201,14 @@ def test_ks_distance_of_disjoint_samples_is_one() -> None:
 def test_refuses(arguments: tuple, message: str) -> None:
     with pytest.raises(InputError, match=message):
         LengthMatchedRandom().fit(*arguments)
+
+
+def test_few_reference_rows_are_not_drawn_again() -> None:
+    """Bands of one row each would draw the reference itself wherever lengths hardly repeat."""
+    lengths = np.arange(100, 148)
+    shared = [
+        LengthMatchedRandom(seed).fit(lengths, np.arange(0, 48, 4)).report_ for seed in range(40)
+    ]
+    assert all(report.num_strata == 2 for report in shared)
+    # Two bands of 24 rows, 6 drawn from each: 12 * 12 / 48 = 3 on average.
+    assert abs(np.mean([report.overlap for report in shared]) - 3) < 1
