@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from embedding_data import made_embeddings, read_embeddings
 from harness import NO_RECORD, Case, measure, report
 from numpy.typing import NDArray
 
@@ -32,23 +33,13 @@ SIZES = {
     "parametric": (20_000, 500),
 }
 QUICK = (600, 60)
+DIM = 384
 
 
-def made(num_rows: int, path: Path | None) -> Matrix:
-    """Unit rows: of a file, repeated with noise of length 0.2 if need be, or made clusters."""
-    rng = np.random.default_rng(0)
-    if path is not None:
-        points = np.load(path).astype(np.float32)
-    else:
-        spectrum = 1 / np.sqrt(1 + np.arange(384))  # falls as those of sentence embeddings do
-        centres = rng.normal(size=(200, 384)) * spectrum
-        points = centres[rng.integers(200, size=num_rows)]
-        points = points + 0.7 * rng.normal(size=points.shape) * spectrum
-    whole = points[np.arange(num_rows) % len(points)].astype(np.float32)
-    whole[len(points) :] += (
-        rng.normal(size=whole[len(points) :].shape, scale=0.2 / points.shape[1] ** 0.5)
-    ).astype(np.float32)
-    return whole / np.linalg.norm(whole, axis=1, keepdims=True)
+def unit_rows(num_rows: int, path: Path | None) -> Matrix:
+    """Unit rows, of a file or made up."""
+    points = made_embeddings(num_rows, DIM) if path is None else read_embeddings(path, num_rows)
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
 def plain_kcenter(points: Matrix, count: int) -> float:
@@ -154,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for method in options.only or SIZES:
         num_rows, count = QUICK if options.quick else SIZES[method]
         num_rows, count = options.rows or num_rows, options.kept or count
-        points = made(num_rows, options.embeddings)
+        points = unit_rows(num_rows, options.embeddings)
         case = Case(
             name=f"{method} {num_rows} x {points.shape[1]}, {count} kept",
             contenders=contenders(method, points, count),

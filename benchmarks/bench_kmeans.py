@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from embedding_data import made_embeddings, read_embeddings
 from harness import NO_RECORD, Case, measure, report
 from numpy.typing import NDArray
 
@@ -20,32 +21,6 @@ from codeact.selection.clustering.kmeans import Algorithm
 
 ROWS, DIM = 185_000, 768
 QUICK_ROWS, QUICK_DIM = 2000, 32
-
-
-def made_embeddings(num_rows: int, dim: int) -> NDArray[np.float32]:
-    """Unit vectors in 300 clusters that overlap, the variance of columns falling as 1 / rank."""
-    rng = np.random.default_rng(0)
-    scales = (1 / np.sqrt(1 + np.arange(dim))).astype(np.float32)
-    centres = rng.standard_normal((300, dim), dtype=np.float32)
-    vectors = rng.standard_normal((num_rows, dim), dtype=np.float32)
-    vectors += 0.7 * centres[rng.integers(0, 300, num_rows)]
-    vectors *= scales
-    vectors += scales  # a mean that is not the origin
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors
-
-
-def read_embeddings(path: Path, num_rows: int | None) -> NDArray[np.float32]:
-    """Rows of a file; more than it has are its rows again, each moved a little."""
-    vectors = np.load(path).astype(np.float32)
-    if num_rows is None or num_rows <= len(vectors):
-        return vectors[:num_rows]
-    rng = np.random.default_rng(0)
-    again = vectors[rng.integers(0, len(vectors), num_rows - len(vectors))]
-    jitter = rng.standard_normal(again.shape, dtype=np.float32)
-    # A tenth of an entry's usual size: near its source, yet no copy of it.
-    again += 0.1 * float(vectors.std()) * jitter
-    return np.concatenate([vectors, again])
 
 
 def scikit_learn(points: NDArray[np.float32], num_clusters: int, seed: int) -> float:

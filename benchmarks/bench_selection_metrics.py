@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from embedding_data import made_embeddings, read_embeddings
 from harness import NO_RECORD, Case, measure, record, report, short_time, time_call
 from numpy.typing import NDArray
 
@@ -34,21 +35,9 @@ SCRIPT = "bench_selection_metrics"
 Floats = NDArray[np.float32]
 
 
-def make_embeddings(num_rows: int, dim: int) -> Floats:
-    """Unit vectors around 200 centres, with variances that fall as those of text embeddings do."""
-    random = np.random.default_rng(0)
-    scales = (1 / np.sqrt(1 + np.arange(dim))).astype(np.float32)
-    centres = random.standard_normal((200, dim), dtype=np.float32) * scales
-    points = random.standard_normal((num_rows, dim), dtype=np.float32)
-    points *= 0.7 * scales
-    points += centres[random.integers(200, size=num_rows)]
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    return points
-
-
 def reduced(options: argparse.Namespace) -> Floats:
     """Rows in 10 dimensions, of unit length."""
-    points = options.matrix if options.matrix is not None else make_embeddings(options.rows, 64)
+    points = options.matrix if options.matrix is not None else made_embeddings(options.rows, 64)
     return reduce_dimensions(points, 10).vectors
 
 
@@ -84,7 +73,7 @@ def diversity(options: argparse.Namespace) -> None:
     """Distance to the nearest of a tenth of the rows, in all dimensions."""
     vectors = options.matrix
     if vectors is None:
-        vectors = make_embeddings(options.rows, options.dim)
+        vectors = made_embeddings(options.rows, options.dim)
     num_queries = len(vectors) // 10
     if not options.whole:  # rows beside the queries add time in proportion
         vectors = vectors[: max(num_queries + 1, len(vectors) // 9)]
@@ -171,7 +160,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.rows, options.dim, options.slice, options.rounds = 3000, 64, 10, 1
     options.matrix = None
     if options.embeddings is not None:
-        points = np.load(options.embeddings).astype(np.float32)
+        points = read_embeddings(options.embeddings, None)
         options.matrix = reduce_dimensions(points, None).vectors
     return options
 

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from embedding_data import made_embeddings
 
 _BLOCK = 65_536  # rows made at a time: 192 MiB of 768 float32
-_NUM_TOPICS = 300
 _WORDS = "sort merge parse graph index queue matrix string cache tree token search buffer prime"
 _LANGUAGES = ("python", "javascript", "java", "go", "rust", "cpp")
 
@@ -28,12 +27,11 @@ class SelectionSet(NamedTuple):
 def write_selection_set(folder: Path, num_rows: int, dim: int, seed: int = 0) -> SelectionSet:
     """Writes the three files into ``folder``.
 
-    Vectors are unit length, topics of unequal size in a spectrum that falls like that of sentence
-    encoders; lengths are log-normal and IFD follows them.
+    Lengths are log-normal, and IFD follows them.
     """
     files = SelectionSet(*(folder / name for name in ("rows.jsonl", "scores.parquet", "e.npy")))
     rng = np.random.default_rng(seed)
-    _write_vectors(files.embeddings, num_rows, dim, rng)
+    _write_vectors(files.embeddings, num_rows, dim)
     prompts = np.clip(rng.lognormal(4.0, 0.6, num_rows), 4, 900).astype(np.int32)
     answers = np.clip(rng.lognormal(5.2, 0.7, num_rows), 4, 1800).astype(np.int32)
     ifd = 0.1 * np.log(answers) + rng.normal(0.1, 0.12, num_rows)
@@ -58,19 +56,9 @@ def write_selection_set(folder: Path, num_rows: int, dim: int, seed: int = 0) ->
     return files
 
 
-def _write_vectors(path: Path, num_rows: int, dim: int, rng: np.random.Generator) -> None:
-    spectrum = (1.0 / np.sqrt(1 + np.arange(dim) / 8)).astype(np.float32)
-    topics = rng.standard_normal((_NUM_TOPICS, dim), dtype=np.float32) * spectrum
-    popularity = rng.pareto(1.2, _NUM_TOPICS) + 0.1
+def _write_vectors(path: Path, num_rows: int, dim: int) -> None:
     out = np.lib.format.open_memmap(path, "w+", np.float32, (num_rows, dim))
-    for start in range(0, num_rows, _BLOCK):
+    for part, start in enumerate(range(0, num_rows, _BLOCK)):
         size = min(_BLOCK, num_rows - start)
-        topic = rng.choice(_NUM_TOPICS, size, p=popularity / popularity.sum())
-        out[start : start + size] = _unit(
-            topics[topic] + 1.2 * spectrum * rng.standard_normal((size, dim), dtype=np.float32)
-        )
+        out[start : start + size] = made_embeddings(size, dim, part)
     out.flush()
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
