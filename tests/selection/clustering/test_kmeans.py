@@ -196,6 +196,7 @@ def test_refuses(embeddings: NDArray, options: dict, message: str) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_bad_input() -> None:
-    with pytest.raises(InputError, match="got 'cuda' without a GPU"):
+def test_a_gpu_that_is_not_there_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match="device is 'cuda', but PyTorch finds no usable GPU"):
         cluster_kmeans(np.eye(4), num_clusters=2, device="cuda")
