@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 Clusterer = Literal["kmeans", "agglomerative", "hdbscan", "none"]
 Metric = Literal["diversity", "density", "nearest", "random"]
 
-# Set apart from the draws of the kept rows, which take their keys from the seed itself.
-_QUERY_STREAM = 0x9E3779B97F4A7C15
 
 Floats = NDArray[np.float64]
 
