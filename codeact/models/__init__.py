@@ -2,6 +2,7 @@
 
 from codeact.models.attention.choice import BackendState, attention_backends
 from codeact.models.attention.packed import ATTN_IMPLEMENTATION, register_attention
+from codeact.models.direction import Direction, along, moved, parameter_names
 from codeact.models.fused.forward import ScoredRows
 from codeact.models.fused.head_call import NotFusableError
 from codeact.models.fused.loss import fuse_loss, fused_loss, unfuse_loss
@@ -29,6 +30,7 @@ from codeact.ops.device import resolve_device
 __all__ = [
     "ATTN_IMPLEMENTATION",
     "BackendState",
+    "Direction",
     "EmbeddingNoise",
     "LoadedModel",
     "NotFusableError",
@@ -38,6 +40,7 @@ __all__ = [
     "ScoredRows",
     "ScoredSequence",
     "SequenceLoss",
+    "along",
     "assert_isolated",
     "attention_backends",
     "cache_folder",
@@ -49,9 +52,11 @@ __all__ = [
     "hidden_states",
     "load_model",
     "load_tokenizer",
+    "moved",
     "noise_key",
     "output_head",
     "packed_nll",
+    "parameter_names",
     "plan_packs",
     "register_attention",
     "resolve_device",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
 from codeact.errors import InputError
+from codeact.files import read_json
 from codeact.models.attention.choice import require_backend
 from codeact.models.attention.packed import (
     ATTN_IMPLEMENTATION,
@@ -51,6 +53,8 @@ def load_model(
     device: DeviceName | str = "auto",
     attn_implementation: str = ATTN_IMPLEMENTATION,
     attn_backend: str = "auto",
+    adapter: str | Path | None = None,
+    tokenizer: str | Path | None = None,
 ) -> LoadedModel:
     """Load a causal language model from a local folder or a Hugging Face id.
 
@@ -62,10 +66,16 @@ def load_model(
         attn_backend: the kernel that does it, one of :func:`codeact.models.attention_backends`.
             ``"auto"`` is the best for each call. A named one serves every call or raises, at the
             first of a model with a feature that it lacks.
+        adapter: folder of a PEFT adapter (``adapter_config.json``) to put into the model, unmerged:
+            the model that is returned is the transformers one with the adapter's layers inside, so
+            that its weights can be named apart. They are float32, as PEFT trains them.
+        tokenizer: folder or id to take the tokenizer of; None is ``name_or_path``. (Checkpoints of
+            a training are often written without one.)
 
     Raises:
         InputError: no such folder or id, no config, no weights, or no tokenizer in it; no such
-            backend, none for this device, or one beside another ``attn_implementation``.
+            backend, none for this device, or one beside another ``attn_implementation``; PEFT is
+            not installed, or the adapter is none, or of a model of other shapes.
         ImportError: the backend is not installed.
     """
     from safetensors import SafetensorError
@@ -76,7 +86,8 @@ def load_model(
     placed = resolve_device(device)
     weights = resolve_dtype(dtype, placed)
     attn_implementation = _checked_attention(attn_implementation, attn_backend, placed)
-    tokenizer = load_tokenizer(source)
+    words = load_tokenizer(source if tokenizer is None else tokenizer)
+    weights_file = None if adapter is None else _checked_adapter(adapter)
     try:
         # With loading info it returns a pair, which its annotation does not say.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -93,8 +104,73 @@ def load_model(
             f"model {source!r} lacks {len(missing)} weights, such as {missing[0]}: "
             "transformers would fill them with random numbers"
         )
+    if weights_file is not None:
+        model = _with_adapter(model, source, weights_file.parent)
     placed_model: PreTrainedModel = torch.nn.Module.to(model, placed).eval()
-    return LoadedModel(placed_model, tokenizer)
+    return LoadedModel(placed_model, words)
+
+
+def _checked_adapter(adapter: str | Path) -> Path:
+    """The file with the weights of an adapter that can become layers of a model."""
+    folder = Path(adapter).expanduser()
+    if not (folder / "adapter_config.json").is_file():
+        raise InputError(f"adapter {str(adapter)!r} is no folder with an adapter_config.json")
+    try:
+        from peft import PeftConfig
+    except ImportError:
+        raise InputError(
+            f"adapter {str(adapter)!r} needs peft: pip install 'codeact[train]'"
+        ) from None
+    if "peft_type" not in read_json(folder / "adapter_config.json"):
+        raise InputError(f"adapter {str(adapter)!r}: adapter_config.json names no peft_type")
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = _first_line(error)
+        raise InputError(f"adapter {str(adapter)!r} cannot be read: {reason}") from error
+    if config.is_prompt_learning:
+        raise InputError(
+            f"adapter {str(adapter)!r} is {config.peft_type.value}, which changes the input and no "
+            "layer: only adapters inside the layers, such as LORA, can be loaded"
+        )
+    files = [folder / f"adapter_model.{suffix}" for suffix in ("safetensors", "bin")]
+    found = [file for file in files if file.is_file()]
+    if not found:
+        # PEFT would go and look for it in the hub.
+        raise InputError(f"adapter {str(adapter)!r} has no adapter_model.safetensors")
+    return found[0]
+
+
+def _with_adapter(model: PreTrainedModel, source: str, folder: Path) -> PreTrainedModel:
+    """The model with the adapter's layers inside; refuses one that fits only in part."""
+    from peft import PeftModel
+    from peft.utils import get_peft_model_state_dict, load_peft_weights
+    from safetensors import SafetensorError
+
+    words = f"adapter {str(folder)!r} does not fit model {source!r}"
+    try:
+        given = load_peft_weights(str(folder), device="cpu")
+        with warnings.catch_warnings():
+            # Of weights that it makes up, which are refused below.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"peft\.")
+            around: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
+        # The first line names the class alone where shapes differ, the second the weight.
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise InputError(f"{words}: {reason}") from error
+    # PEFT passes over weights of layers that the model has not.
+    expected = set(get_peft_model_state_dict(around, save_embedding_layers=False))
+    known = set(around.get_base_model().state_dict())
+    unused = [name for name in given if name not in expected and _plain(name) not in known]
+    if odd := sorted(unused) + sorted(expected - set(given)):
+        raise InputError(f"{words}: {odd[0]} is in only one of them")
+    inside: PreTrainedModel = around.get_base_model()
+    return inside
+
+
+def _plain(name: str) -> str:
+    """The model's name of a whole layer that PEFT has saved beside the adapter."""
+    return name.removeprefix("base_model.model.")
 
 
 def _checked_attention(attn_implementation: str, attn_backend: str, device: torch.device) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _WINDOW = 1024
 
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+Windows = Iterator[Sequence[ScoredSequence]]
 Passes = Callable[[Example, IfdSpans], list[ScoredSequence]]
 """Which sequences of an example go through the model."""
 
@@ -38,16 +40,33 @@ def run_passes(
     to_sequences: Callable[[Sequence[_Item]], list[list[ScoredSequence]]],
     options: PassOptions,
 ) -> list[list[SequenceLoss]]:
+    """Results of every sequence of every item, in order; arguments as of :func:`gather`."""
+
+    def stream(windows: Windows) -> Iterator[list[tuple[int, SequenceLoss]]]:
+        return stream_losses(
+            model, windows, token_budget=options.token_budget, token_nlls=options.token_nlls
+        )
+
+    return gather(stream, items, to_sequences, options.on_progress)
+
+
+def gather(
+    stream: Callable[[Windows], Iterator[list[tuple[int, _Result]]]],
+    items: Sequence[_Item],
+    to_sequences: Callable[[Sequence[_Item]], list[list[ScoredSequence]]],
+    on_progress: OnProgress | None = None,
+) -> list[list[_Result]]:
     """Results of every sequence of every item, in order.
 
     Args:
-        model: the scoring model.
+        stream: passes windows of sequences through a model, such as
+            :func:`codeact.models.stream_losses`.
         items: what is scored, such as examples.
         to_sequences: the sequences of each of some items, none where there is nothing to pass;
             called for a window of items at a time, in another thread on a GPU.
-        options: ``on_progress`` is called with items done and items in all after each pack.
+        on_progress: called with items done and items in all after each pack.
     """
-    losses: list[list[SequenceLoss | None]] = []
+    results: list[list[_Result | None]] = []
     owners: list[tuple[int, int]] = []  # item and place in it, of each sequence of the stream
     waiting: list[int] = []  # sequences of each item that are still to come
     empty: list[int] = []  # items without any
@@ -56,22 +75,20 @@ def run_passes(
         for start in range(0, len(items), _WINDOW):
             rows = to_sequences(items[start : start + _WINDOW])
             for row in rows:
-                owners.extend((len(losses), place) for place in range(len(row)))
+                owners.extend((len(results), place) for place in range(len(row)))
                 if not row:
-                    empty.append(len(losses))
+                    empty.append(len(results))
                 waiting.append(len(row))
-                losses.append([None] * len(row))
+                results.append([None] * len(row))
             yield [sequence for row in rows for sequence in row]
 
     num_done = 0
-    for pack in stream_losses(
-        model, windows(), token_budget=options.token_budget, token_nlls=options.token_nlls
-    ):
-        for number, loss in pack:
+    for pack in stream(windows()):
+        for number, result in pack:
             item, place = owners[number]
-            losses[item][place] = loss
+            results[item][place] = result
             waiting[item] -= 1
             num_done += waiting[item] == 0
-        if options.on_progress is not None:
-            options.on_progress(num_done + len(empty), len(items))
-    return [[loss for loss in row if loss is not None] for row in losses]
+        if on_progress is not None:
+            on_progress(num_done + len(empty), len(items))
+    return [[result for result in row if result is not None] for row in results]

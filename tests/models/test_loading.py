@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, LlamaForCausalLM
 
 from codeact.errors import InputError
-from codeact.models import load_model, resolve_device, resolve_dtype
+from codeact.models import (
+    assert_isolated,
+    load_model,
+    load_tokenizer,
+    parameter_names,
+    resolve_device,
+    resolve_dtype,
+)
 
 
 def test_local_folder(tiny_model_folder: Path) -> None:
@@ -119,3 +130,147 @@ def test_missing_weights_are_not_made_up(tiny_model_folder: Path, tmp_path: Path
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"lacks 1 weights, such as model\.norm\.weight"):
         load_model(folder)
+
+
+@pytest.fixture
+def adapter(tiny_model_folder: Path, tmp_path: Path) -> Callable[..., tuple[Path, Any]]:
+    """Writes an adapter of the tiny model, or of one with another config; its folder and model."""
+    peft = pytest.importorskip("peft")
+
+    def write(change: dict[str, Any] | None = None, **options: Any) -> tuple[Path, Any]:
+        config = AutoConfig.from_pretrained(tiny_model_folder)
+        if change is None:
+            base = LlamaForCausalLM.from_pretrained(tiny_model_folder)
+        else:
+            config.update(change)
+            base = LlamaForCausalLM(config)
+        options = {"r": 2, "target_modules": ["q_proj", "down_proj"], **options}
+        torch.manual_seed(1)
+        around = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", **options))
+        for name, weight in around.named_parameters():
+            if "lora_B" in name:  # zero at first: it would change nothing
+                torch.nn.init.normal_(weight, std=0.2)
+        around.save_pretrained(tmp_path / "adapter")
+        return tmp_path / "adapter", around.eval()
+
+    return write
+
+
+def test_adapter_is_inside_the_model(
+    tiny_model_folder: Path, adapter: Callable[..., tuple[Path, Any]]
+) -> None:
+    folder, around = adapter(lora_dropout=0.5)
+    ids = torch.arange(3, 20)[None]
+    model = load_model(tiny_model_folder, device="cpu", adapter=folder).model
+    assert type(model) is LlamaForCausalLM
+    assert not model.training
+    with torch.no_grad():
+        found, expected = model(ids).logits, around(ids).logits
+        plain = load_model(tiny_model_folder, device="cpu").model(ids).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert (found - plain).abs().max() > 0.1
+    assert_isolated(model)
+    names = parameter_names(model, "lora")
+    assert len(names) == 2 * 2 * 2  # layers, modules, A and B
+    assert {name.split(".")[-3] for name in names} == {"lora_A", "lora_B"}
+    half = load_model(tiny_model_folder, device="cpu", dtype="bfloat16", adapter=folder).model
+    dtypes = {name: weight.dtype for name, weight in half.named_parameters()}
+    assert {dtypes.pop(name) for name in names} == {torch.float32}
+    assert set(dtypes.values()) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": 64}, r"does not fit model .+size mismatch for .+q_proj.lora_A"),
+        ({"num_hidden_layers": 3}, r"layers.2.mlp.down_proj.lora_A.weight is in only one of them"),
+        ({"num_hidden_layers": 1}, r"layers.1.mlp.down_proj.lora_A.weight is in only one of them"),
+    ],
+    ids=["wider", "deeper", "flatter"],
+)
+def test_adapter_of_another_model(
+    tiny_model_folder: Path,
+    adapter: Callable[..., tuple[Path, Any]],
+    change: dict[str, int],
+    message: str,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    folder, _ = adapter(change)
+    recwarn.clear()
+    with pytest.raises(InputError, match=message) as caught:
+        load_model(tiny_model_folder, device="cpu", adapter=folder)
+    assert "\n" not in str(caught.value)
+    assert not [warned for warned in recwarn if "adapter keys" in str(warned.message)]
+
+
+def test_adapter_with_whole_layers_beside_it(
+    tiny_model_folder: Path, adapter: Callable[..., tuple[Path, Any]]
+) -> None:
+    folder, around = adapter(modules_to_save=["lm_head"])
+    with torch.no_grad():
+        around.base_model.model.lm_head.modules_to_save["default"].weight.mul_(2.0)
+    around.save_pretrained(folder)
+    ids = torch.arange(3, 20)[None]
+    model = load_model(tiny_model_folder, device="cpu", adapter=folder).model
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, around(ids).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda folder: (folder / "adapter_config.json").unlink(), "no folder with an adapter_con"),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "has no adapter_model"),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"cut"),
+            "does not fit model",
+        ),
+        (lambda folder: (folder / "adapter_config.json").write_text("{"), "is no JSON"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "names no peft_type"),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text('{"peft_type": "SOON"}'),
+            "cannot be read",
+        ),
+    ],
+    ids=["no config", "no weights", "broken weights", "broken config", "no kind", "unknown kind"],
+)
+def test_broken_adapter(
+    tiny_model_folder: Path,
+    adapter: Callable[..., tuple[Path, Any]],
+    break_it: Callable[[Path], object],
+    message: str,
+) -> None:
+    folder, _ = adapter()
+    break_it(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        load_model(tiny_model_folder, device="cpu", adapter=folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_prompt_tuning_is_no_adapter_of_layers(tiny_model_folder: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base = LlamaForCausalLM.from_pretrained(tiny_model_folder)
+    config = peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    peft.get_peft_model(base, config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is PROMPT_TUNING, which changes the input and no layer"):
+        load_model(tiny_model_folder, device="cpu", adapter=tmp_path)
+
+
+def test_adapter_without_peft(
+    tiny_model_folder: Path,
+    adapter: Callable[..., tuple[Path, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, _ = adapter()
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r"needs peft: pip install 'codeact\[train\]'"):
+        load_model(tiny_model_folder, device="cpu", adapter=folder)
+
+
+def test_tokenizer_of_another_folder(tiny_model_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    tokenizer = load_model(folder, device="cpu", tokenizer=tiny_model_folder).tokenizer
+    assert tokenizer("a b")["input_ids"] == load_tokenizer(tiny_model_folder)("a b")["input_ids"]

@@ -164,10 +164,11 @@ def test_results_do_not_hold_the_memory_of_their_pack(llama: PreTrainedModel) ->
     """From a GPU it is pinned, and the results of a whole set are kept."""
     pack = host_pack(range(6), sequences())
     result = launch(llama, output_head(llama), pack, True)
-    assert result._nlls is not None
-    assert result._pooled is not None
+    numbers = result._numbers
+    assert numbers.nlls is not None
+    assert numbers.pooled is not None
     for _, loss in result.read():
-        for kept, held in ((loss.token_nlls, result._nlls), (loss.pooled, result._pooled)):
+        for kept, held in ((loss.token_nlls, numbers.nlls), (loss.pooled, numbers.pooled)):
             assert kept is None or not np.shares_memory(kept, held.numpy())
 
 

@@ -142,7 +142,8 @@ def plan_packs(seqlens: NDArray[np.integer], budget: PackBudget) -> list[NDArray
     return np.split(order, offsets[1:-1])
 
 
-def _budget(tokens: int) -> PackBudget:
+def budget_of(tokens: int) -> PackBudget:
+    """The bounds of a pack of so many tokens."""
     return PackBudget(tokens, tokens * _PAIRS_PER_TOKEN)
 
 
@@ -160,7 +161,7 @@ def _cuda_budget(model: PreTrainedModel) -> int:
     return min(max(_CUDA_STATE // hidden_size, least), most)
 
 
-def _packs(
+def plan_stream(
     windows: Iterable[Sequence[ScoredSequence]], budget: Callable[[NDArray[np.int64]], PackBudget]
 ) -> Iterator[tuple[list[int], list[ScoredSequence]]]:
     """(numbers in the stream, sequences) of each pack."""
@@ -183,12 +184,14 @@ def _on_cpu(
     token_nlls: bool,
 ) -> Iterator[list[tuple[int, SequenceLoss]]]:
     everything = [sequence for window in windows for sequence in window]
-    packs = _packs([everything], lambda n: _budget(token_budget or _cpu_budget(int(n.sum()))))
+
+    def budget(seqlens: NDArray[np.int64]) -> PackBudget:
+        return budget_of(token_budget or _cpu_budget(int(seqlens.sum())))
 
     def score(pack: tuple[list[int], list[ScoredSequence]]) -> list[tuple[int, SequenceLoss]]:
         return launch(model, head, host_pack(*pack), token_nlls).read()
 
-    yield from _map_on_threads(score, list(packs))
+    yield from map_on_threads(score, list(plan_stream([everything], budget)))
 
 
 def _on_gpu(
@@ -198,13 +201,13 @@ def _on_gpu(
     token_budget: int | None,
     token_nlls: bool,
 ) -> Iterator[list[tuple[int, SequenceLoss]]]:
-    budget = _budget(token_budget or _cuda_budget(model))
+    budget = budget_of(token_budget or _cuda_budget(model))
     device = model.device
     to_device = partial(torch.Tensor.to, device=device, non_blocking=True)
 
     def lay_out() -> Iterator[HostPack]:
         with torch.cuda.device(device):
-            for members, sequences in _packs(windows, lambda _: budget):
+            for members, sequences in plan_stream(windows, lambda _: budget):
                 yield host_pack(members, sequences).map(torch.Tensor.pin_memory)
 
     running = None
@@ -218,7 +221,7 @@ def _on_gpu(
         yield running.read()
 
 
-def _map_on_threads(function: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
+def map_on_threads(function: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
     """``map`` on as many threads as PyTorch has, each computing alone; results in order."""
     num_threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from codeact.models.direction import is_moving
 from codeact.models.hidden_states import OutputHead
 from codeact.models.stream.embedding_noise import EmbeddingNoise, add_noise
 from codeact.ops.segments import segment_sums
@@ -49,12 +51,17 @@ class SequenceLoss(NamedTuple):
         token_nlls: (num_scored,) float32, where asked for.
         pooled: (hidden_size,) float32, the average of the hidden states (after the last norm) of
             its first ``num_pooled`` tokens; None if that is 0.
+        tangent: derivative of ``total`` along the direction of
+            :func:`codeact.models.direction.along`, summed in float64; None outside of it.
+        token_tangents: (num_scored,) float32, that of each loss, where the losses are asked for.
     """
 
     total: float
     num_scored: int
     token_nlls: NDArray[np.float32] | None = None
     pooled: NDArray[np.float32] | None = None
+    tangent: float | None = None
+    token_tangents: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -160,40 +167,63 @@ def _noise_of(sequences: Sequence[ScoredSequence]) -> _Noise:
     return _Noise(*(torch.from_numpy(np.concatenate(x)) for x in (keys, positions, scales)))
 
 
+class _PackNumbers(NamedTuple):
+    """What a pass gives of a pack, on the device or on its way from it."""
+
+    sums: Tensor
+    nlls: Tensor | None
+    pooled: Tensor | None
+    sum_tangents: Tensor | None
+    nll_tangents: Tensor | None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> _PackNumbers:
+        """The same with each of its tensors replaced."""
+        others = (_mapped_or_none(x, function) for x in self[1:])
+        return _PackNumbers(function(self.sums), *others)
+
+
 class DeviceResult:
     """Numbers on their way from the device; :meth:`read` waits for them, once."""
 
-    def __init__(self, pack: HostPack, sums: Tensor, nlls: Tensor | None, pooled: Tensor | None):
+    def __init__(self, pack: HostPack, numbers: _PackNumbers):
         self._pack = pack
-        self._sums = _to_host(sums)
-        self._nlls = None if nlls is None else _to_host(nlls)
-        self._pooled = None if pooled is None else _to_host(pooled)
+        self._numbers = numbers.map(_to_host)
         self._done = None
-        if sums.is_cuda:
+        if numbers.sums.is_cuda:
             self._done = torch.cuda.Event()
-            self._done.record(torch.cuda.current_stream(sums.device))
+            self._done.record(torch.cuda.current_stream(numbers.sums.device))
 
     def read(self) -> list[tuple[int, SequenceLoss]]:
         """(number in the stream, result) of each sequence of the pack."""
         if self._done is not None:
             self._done.synchronize()
-        cu_rows, is_pooled = self._pack.batch.cu_rows, self._pack.is_pooled
-        counts, totals = np.diff(cu_rows).tolist(), self._sums.tolist()
-        # Copied: the results are kept, and pinned memory is not to be kept with them.
-        nlls = None if self._nlls is None else np.split(self._nlls.numpy().copy(), cu_rows[1:-1])
-        pooled = None if self._pooled is None else self._pooled.numpy()
+        members, is_pooled = self._pack.members, self._pack.is_pooled
+        counts = np.diff(self._pack.batch.cu_rows).tolist()
+        sums, nlls, pooled, sum_tangents, nll_tangents = self._numbers
+        totals = sums.tolist()
+        tangents = [None] * len(members) if sum_tangents is None else sum_tangents.tolist()
+        of_tokens, of_tangents = self._by_sequence(nlls), self._by_sequence(nll_tangents)
+        means = None if pooled is None else pooled.numpy()
         return [
             (
                 member,
                 SequenceLoss(
                     totals[seq],
                     counts[seq],
-                    None if nlls is None else nlls[seq],
-                    None if pooled is None or not is_pooled[seq] else pooled[seq].copy(),
+                    of_tokens[seq],
+                    None if means is None or not is_pooled[seq] else means[seq].copy(),
+                    tangents[seq],
+                    of_tangents[seq],
                 ),
             )
-            for seq, member in enumerate(self._pack.members)
+            for seq, member in enumerate(members)
         ]
+
+    def _by_sequence(self, values: Tensor | None) -> Sequence[NDArray[np.float32] | None]:
+        if values is None:
+            return [None] * len(self._pack.members)
+        # Copied: the results are kept, and pinned memory is not to be kept with them.
+        return np.split(values.numpy().copy(), self._pack.batch.cu_rows[1:-1])
 
 
 def _to_host(tensor: Tensor) -> Tensor:
@@ -219,12 +249,21 @@ def launch(
         nlls = head.nll(states[batch.rows], batch.targets)
     else:
         nlls = torch.zeros(0, device=states.device)
+    sums, sum_tangents = forward_ad.unpack_dual(segment_sums(nlls, pack.cu_rows))
+    nlls, nll_tangents = forward_ad.unpack_dual(nlls)
+    if is_moving() and len(nlls) == 0:
+        sum_tangents, nll_tangents = torch.zeros_like(sums), torch.zeros_like(nlls)
+    elif is_moving() and sum_tangents is None:
+        raise RuntimeError(
+            "the direction does not reach the loss: an operation of this model dropped the tangent"
+        )
     pooled = None
     if pack.pooled_lengths is not None:
-        pooled = _pooled(states, pack.pooled_lengths, pack.pool_weights)
-    return DeviceResult(
-        pack, segment_sums(nlls, pack.cu_rows), nlls if token_nlls else None, pooled
-    )
+        pooled = _pooled(
+            forward_ad.unpack_dual(states).primal, pack.pooled_lengths, pack.pool_weights
+        )
+    of_tokens = (nlls, nll_tangents) if token_nlls else (None, None)
+    return DeviceResult(pack, _PackNumbers(sums, of_tokens[0], pooled, sum_tangents, of_tokens[1]))
 
 
 def _states(model: PreTrainedModel, pack: HostPack) -> Tensor:
