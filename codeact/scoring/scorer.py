@@ -15,6 +15,7 @@ from codeact.data import Example
 from codeact.errors import InputError
 from codeact.models import LoadedModel, ScoredSequence, SequenceLoss, load_model
 from codeact.progress import OnProgress
+from codeact.scoring.influence.scorer import InfluenceScorer
 from codeact.scoring.lengths import resolve_max_length
 from codeact.scoring.passes import Passes, PassOptions, run_passes
 from codeact.scoring.perplexity import perplexity_table, whole_text
@@ -37,7 +38,7 @@ from codeact.scoring.table import rmi_table, score_row, scores_table, with_token
 from codeact.scoring.turns import Turns, check_turns
 
 
-class Scorer:
+class Scorer(InfluenceScorer):
     """Scores examples with a causal language model.
 
     Args:

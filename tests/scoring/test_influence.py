@@ -1,0 +1,294 @@
+"""Influence of rows on validation tasks: against reverse mode, against training, against itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from codeact.data import Examples, load_examples
+from codeact.errors import InputError
+from codeact.models import LoadedModel, load_model
+from codeact.models.direction import is_moving
+from codeact.scoring import Scorer
+from codeact.scoring.influence.adam import warm_up
+from codeact.scoring.influence.oracle import SgdStep, one_step_influence
+from codeact.scoring.influence.validation import validation_tasks
+
+POOL = [
+    {
+        "id": f"r{i}",
+        "instruction": f"Add {i} to {w}.",
+        "response": f"{w} = {w} + {i}" + "!" * (i % 4),
+    }
+    for i, w in enumerate(["x", "y", "total", "n", "value", "a_long_name", "k", "z"])
+] + [
+    {"id": "empty", "instruction": "Say nothing.", "response": ""},
+]
+TASKS = {
+    "sums": [
+        {"instruction": f"Sum {i} and {j}.", "response": f"{i} + {j}"}
+        for i, j in ((1, 2), (3, 4), (55, 6))
+    ],
+    "words": [{"instruction": "Spell it.", "response": w} for w in ("apple", "banana", "cherry")],
+    "calls": [{"instruction": "Call it.", "response": f"{w}(1, 2)"} for w in ("f", "g", "print")],
+}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Examples:
+    return load_examples(POOL)
+
+
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, Examples]:
+    return {name: load_examples(rows) for name, rows in TASKS.items()}
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model_folder: Path) -> LoadedModel:
+    return load_model(tiny_model_folder, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def scorer(loaded: LoadedModel) -> Scorer:
+    return Scorer(loaded)
+
+
+def mean_gradient(loaded: LoadedModel, text: str, answer: str) -> dict[str, Tensor]:
+    """Of the mean loss of an answer, by transformers alone: logits, labels, backward."""
+    model, tokenizer = loaded
+    before, ids = (tokenizer(t, return_tensors="pt")["input_ids"] for t in (text, text + answer))
+    labels = ids.clone()
+    labels[:, : before.shape[1]] = -100
+    model.zero_grad()
+    model.set_attn_implementation("eager")
+    model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
+    model.set_attn_implementation("codeact")
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+def dot(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    return sum(float((a[name].double() * b[name].double()).sum()) for name in a)
+
+
+@pytest.fixture(scope="module")
+def expected(
+    loaded: LoadedModel, pool: Examples, tasks: dict[str, Examples]
+) -> NDArray[np.float64]:
+    """(rows with an answer, tasks) inner products of gradients, one backward pass each."""
+
+    def prompt(instruction: str) -> str:
+        return f"Question:\n{instruction}\n\nAnswer:\n"
+
+    directions = []
+    for examples in tasks.values():
+        parts = [mean_gradient(loaded, prompt(e.instruction), e.response) for e in examples]
+        directions.append({n: torch.stack([p[n] for p in parts]).mean(dim=0) for n in parts[0]})
+    rows = [mean_gradient(loaded, prompt(e.instruction), e.response) for e in pool if e.response]
+    return np.array([[dot(row, direction) for direction in directions] for row in rows])
+
+
+def columns(table: pa.Table, names: list[str]) -> NDArray[np.float64]:
+    return np.stack([table[f"influence_{name}"].to_numpy() for name in names], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("derivative", "tolerance"), [("forward", 1e-4), ("ghost", 1e-4), ("difference", 2e-2)]
+)
+def test_equals_inner_products_of_gradients(
+    derivative: str,
+    tolerance: float,
+    scorer: Scorer,
+    pool: Examples,
+    tasks: dict[str, Examples],
+    expected: NDArray[np.float64],
+) -> None:
+    table = scorer.influence(pool, tasks, derivative=derivative)
+    found = columns(table, list(tasks))
+    assert table["status"].to_pylist() == ["ok"] * 8 + ["empty_response"]
+    assert np.isnan(found[8]).all()
+    np.testing.assert_allclose(found[:8], expected, atol=tolerance * np.abs(expected).max())
+    np.testing.assert_allclose(
+        table["influence"].to_numpy()[:8], found[:8].mean(axis=1), rtol=1e-12
+    )
+
+
+def test_losses_come_along(scorer: Scorer, pool: Examples, tasks: dict[str, Examples]) -> None:
+    plain = scorer.perplexity(pool)
+    for derivative in ("forward", "ghost", "difference"):
+        table = scorer.influence(pool, {"sums": tasks["sums"]}, derivative=derivative)
+        assert table["nll_response"].to_pylist()[:8] == pytest.approx(
+            plain["nll_response"].to_pylist()[:8], rel=1e-5
+        )
+
+
+def test_token_values_sum_to_the_row(
+    scorer: Scorer, pool: Examples, tasks: dict[str, Examples]
+) -> None:
+    table = scorer.influence(pool, tasks, derivative="forward", token_influence=True)
+    of_rows, of_tokens = table["influence"].to_pylist(), table["token_influence"].to_pylist()
+    counts = table["num_response_tokens"].to_pylist()
+    for value, tokens, count in zip(of_rows[:8], of_tokens[:8], counts, strict=False):
+        assert len(tokens) == count
+        assert sum(tokens) == pytest.approx(value, abs=1e-5 * np.abs(tokens).sum())
+    assert of_tokens[8] is None
+    with pytest.raises(InputError, match="derivative = forward, got ghost"):
+        scorer.influence(pool, tasks, derivative="ghost", token_influence=True)
+
+
+def test_ranks_as_training_on_each_row_does(
+    scorer: Scorer, pool: Examples, tasks: dict[str, Examples]
+) -> None:
+    """The published score: take one step on a row, see how far the validation loss falls."""
+    two = {name: tasks[name] for name in ("sums", "words")}
+    found = columns(scorer.influence(pool, two), list(two))[:8]
+    prepared = validation_tasks(two, scorer.tokenizer, scorer.preset, scorer.max_length)
+    rows = validation_tasks({"pool": pool}, scorer.tokenizer, scorer.preset, scorer.max_length)
+    exact = one_step_influence(
+        scorer.model, rows[0].sequences, {t.name: t.sequences for t in prepared}, SgdStep(1e-4)
+    )
+    for k in range(2):
+        assert spearmanr(found[:, k], exact[:, k]).statistic >= 0.99
+        np.testing.assert_allclose(
+            exact[:, k] / 1e-4, found[:, k], rtol=0.1, atol=0.02 * np.abs(found).max()
+        )
+
+
+def test_preconditioned_by_adam(scorer: Scorer, pool: Examples, tasks: dict[str, Examples]) -> None:
+    model = scorer.model
+    names = [name for name, _ in model.named_parameters()]
+    prepared = validation_tasks({"pool": pool}, scorer.tokenizer, scorer.preset, scorer.max_length)
+    state = warm_up(model, prepared[0].sequences, names, num_batches=3, batch_tokens=120, seed=0)
+    one = {"sums": tasks["sums"]}
+    found = scorer.influence(pool, one, optimizer=state)["influence"].to_numpy()[:8]
+    directions = scorer.influence_probe(one)._directions[0]
+    moved = state.precondition({n: v.float().clone() for n, v in directions.items()})
+    scale = scorer.influence_probe(one)._lengths[0]
+    for row, example in enumerate(e for e in pool if e.response):
+        text = f"Question:\n{example.instruction}\n\nAnswer:\n"
+        gradient = mean_gradient(LoadedModel(model, scorer.tokenizer), text, example.response)
+        assert found[row] == pytest.approx(scale * dot(gradient, moved), rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("num_tasks", "derivative"), [(1, "forward"), (2, "forward"), (3, "ghost")]
+)
+def test_auto_takes_what_costs_less(
+    num_tasks: int, derivative: str, scorer: Scorer, tasks: dict[str, Examples]
+) -> None:
+    probe = scorer.influence_probe(dict(list(tasks.items())[:num_tasks]))
+    assert probe.derivative == derivative
+    assert len(probe.canaries) == num_tasks
+    assert all(canary.error < 0.02 for canary in probe.canaries.values())
+    assert probe.rows([]) == []
+
+
+def test_a_wrong_tangent_stops_at_the_canary(
+    scorer: Scorer, tasks: dict[str, Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = scorer.model.get_decoder()
+    norm = decoder.norm.forward
+
+    def drops_the_tangent(states: Tensor) -> Tensor:
+        """As an operator without a forward-mode rule does: the value passes, and the gradient."""
+        return norm(torch.from_numpy(states.detach().numpy()) if is_moving() else states)
+
+    monkeypatch.setattr(decoder.norm, "forward", drops_the_tangent)
+    with pytest.raises(InputError, match="differs by"):
+        scorer.influence_probe({"sums": tasks["sums"]}, derivative="forward")
+
+
+def test_a_model_without_forward_mode_says_so(
+    scorer: Scorer, pool: Examples, tasks: dict[str, Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Tensor:
+        raise ValueError("varlen_attention_jvp takes values as wide as keys")
+
+    module = sys.modules["codeact.ops.varlen_attention_jvp"]  # the function has the same name
+    monkeypatch.setattr(module, "forward_mode_attention", refuse)
+    one = {"sums": tasks["sums"]}
+    with pytest.raises(InputError, match=r"LlamaForCausalLM has no forward mode on cpu: .* ghost"):
+        scorer.influence_probe(one, derivative="forward")
+    assert scorer.influence_probe(one).derivative == "ghost"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"derivative": "backward"}, "derivative must be one of"),
+        ({"style": "chat"}, "style must be"),
+        ({"parameters": "some"}, "parameters must be"),
+    ],
+)
+def test_options_without_a_meaning(
+    change: dict[str, Any], message: str, scorer: Scorer, tasks: dict[str, Examples]
+) -> None:
+    with pytest.raises(InputError, match=message):
+        scorer.influence_probe(tasks, **change)
+
+
+def test_bad_validation_sets(scorer: Scorer, pool: Examples, tasks: dict[str, Examples]) -> None:
+    silent = load_examples([{"instruction": "Say nothing.", "response": ""}])
+    with pytest.raises(InputError, match="'mute' must hold a problem with a solution"):
+        scorer.influence_probe({"mute": silent})
+    with pytest.raises(InputError, match="at least one task"):
+        scorer.influence_probe({})
+    with pytest.raises(InputError, match="without '@'"):
+        scorer.influence_probe({"a@b": tasks["sums"]})
+    with pytest.raises(InputError, match="overlap"):
+        scorer.influence(pool, {"copy": pool[:2]})
+    assert scorer.influence(pool, {"copy": pool[:2]}, allow_overlap=True).num_rows == len(pool)
+
+
+def test_half_precision_has_no_differences(
+    tiny_model_folder: Path, tasks: dict[str, Examples]
+) -> None:
+    scorer = Scorer(load_model(tiny_model_folder, device="cpu", dtype="bfloat16"))
+    with pytest.raises(InputError, match="float32, got bfloat16"):
+        scorer.influence_probe(tasks, derivative="difference")
+
+
+def test_a_derivative_that_is_not_finite_names_its_row(
+    scorer: Scorer, pool: Examples, tasks: dict[str, Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = scorer.influence_probe({"sums": tasks["sums"]})
+    probe._lengths = [float("inf")]
+    with pytest.raises(InputError, match=r"8 rows with a finite loss is not finite \(r0, r1"):
+        scorer.influence_along(probe, pool)
+
+
+def test_a_repeated_prompt_carries_no_loss(scorer: Scorer) -> None:
+    """HumanEval's answer is the whole function: its head is given, its body is scored."""
+    head, body = "def add(a, b):\n", "    return a + b\n"
+    whole = load_examples([{"instruction": head, "response": head + body}])
+    (task,) = validation_tasks({"t": whole}, scorer.tokenizer, scorer.preset, 512)
+    labels = task.sequences[0].labels
+    scored = scorer.tokenizer.decode(labels[labels >= 0])
+    assert scored == body
+    assert task.weights.tolist() == [1 / (labels >= 0).sum()]
+
+
+@pytest.mark.gpu
+def test_on_gpu(
+    tiny_model_folder: Path,
+    pool: Examples,
+    tasks: dict[str, Examples],
+    expected: NDArray[np.float64],
+) -> None:
+    """bfloat16 against reverse mode in float32."""
+    scorer = Scorer(load_model(tiny_model_folder, device="cuda", dtype="bfloat16"))
+    for derivative in ("forward", "ghost"):
+        found = columns(scorer.influence(pool, tasks, derivative=derivative), list(tasks))[:8]
+        for k in range(len(tasks)):
+            assert spearmanr(found[:, k], expected[:, k]).statistic >= 0.97
