@@ -13,7 +13,9 @@ from codeact.data.duplicates import Duplicate, Duplicates, find_duplicates
 from codeact.data.example import Example, Examples, Message
 from codeact.data.harvest import harvest_functions
 from codeact.data.load import load_examples
+from codeact.data.overlap import Overlap, find_overlap, refuse_overlap
 from codeact.data.tokenize import TokenizedExample, TokenizedExamples, tokenize_examples
+from codeact.data.validation import load_validation, load_validations
 
 __all__ = [
     "Benchmark",
@@ -25,13 +27,18 @@ __all__ = [
     "Examples",
     "Hit",
     "Message",
+    "Overlap",
     "TokenizedExample",
     "TokenizedExamples",
     "decontaminate",
     "find_benchmarks",
     "find_duplicates",
+    "find_overlap",
     "harvest_functions",
     "load_examples",
+    "load_validation",
+    "load_validations",
     "read_benchmark",
+    "refuse_overlap",
     "tokenize_examples",
 ]
