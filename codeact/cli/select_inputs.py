@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from codeact.cli.score_columns import Column, check_count, read_scores
+from codeact.cli.score_columns import Column, ScoreColumns, check_count, read_scores
 from codeact.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class SelectFiles:
 
         ids = list(examples.ids)
         table = read_scores(self.scores, ids, data)
-        table.settle(*needed)
+        groups = [list(names) for names in needed]
+        table.settle(*groups)
         tokens = table.tokens()
         if tokens is None and self.tokenizer is not None:
             tokens = count_tokens(examples, self.tokenizer)
@@ -96,6 +97,8 @@ class SelectFiles:
             known["reference"] = read_reference(self.reference, ids, data, columns)
         if self.strata is not None:
             known["strata"] = read_strata(self.strata, examples)
+        if any(name.startswith("influence") for names in groups for name in names):
+            known |= task_influence(table)
         return Candidates(ids=ids, columns=table.columns, **known)
 
 
@@ -162,6 +165,27 @@ def read_strata(name: str, examples: Examples) -> list[str]:
             f"--strata must be language or a field of the rows ({known}), got {name!r}"
         )
     return [str(example.fields.get(name, "")) for example in examples]
+
+
+def task_influence(table: ScoreColumns) -> dict[str, Any]:
+    """The columns ``influence_<task>`` as one matrix and the names of the tasks, if there are any.
+
+    Columns of one checkpoint, ``influence_<task>@<checkpoint>``, are no tasks of their own: their
+    mean is there beside them.
+
+    Raises:
+        InputError: A column differs between tables.
+    """
+    prefix = "influence_"
+    names = [name for name in table.columns if name.startswith(prefix) and "@" not in name]
+    if not names:
+        return {}
+    table.settle(names)
+    matrix = np.stack([table.columns[name] for name in names], axis=1)
+    return {
+        "task_influence": matrix,
+        "task_names": [name.removeprefix(prefix) for name in names],
+    }
 
 
 def count_tokens(examples: Examples, tokenizer: str) -> tuple[Column, Column]:

@@ -54,6 +54,32 @@ _RMI = ScoreWords(
 )
 
 
+_INFLUENCE = (
+    "Influence is how much one training step on a row lowers the loss on validation tasks, to "
+    "first order and per unit of the learning rate: below 0, the step raises it"
+)
+_RATING = "Ratings are those of the table that was given; what they stand for only its maker knows."
+
+
+def column_meaning(column: str) -> str:
+    """What a column of a table by the user is, in sentences; "" where its name says enough."""
+    if column == "rating":
+        return _RATING
+    if column == "influence":
+        return f"{_INFLUENCE}. Here it is the mean over the tasks."
+    if column.startswith("influence_"):
+        task, _, checkpoint = column.removeprefix("influence_").partition("@")
+        where = f" at the checkpoint {checkpoint}" if checkpoint else ""
+        return f"{_INFLUENCE}. Here the task is {task}{where}."
+    return ""
+
+
+def score_text(value: float) -> str:
+    """A score with three decimals, or three digits where decimals show none or far too many."""
+    decimals = value == 0 or 0.01 <= abs(value) < 1e5
+    return f"{value:.3f}" if decimals else f"{value:.3g}"
+
+
 def score_words(recipe: Recipe) -> ScoreWords:
     """The score by which a run judges its rows. (codeact.scoring knows it, but loads PyTorch.)"""
     if recipe.score.preset in ("tshirt", "qaq"):

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from codeact.pipeline.report_parts import Card, CardGroup, Figure, Section, Table, as_figure
 from codeact.pipeline.report_words import clipped, count, duration, percent
+from codeact.pipeline.score_words import column_meaning, score_text
 from codeact.pipeline.selection_facts import SelectionFacts
 from codeact.pipeline.selection_figures import (
     arm_colours,
@@ -53,7 +54,7 @@ def arms_section(facts: SelectionFacts) -> Section:
         ]
         if score is not None:
             known = score[rows][np.isfinite(score[rows])]
-            line.insert(5, f"{np.median(known):.3f}" if len(known) else "—")
+            line.insert(5, score_text(float(np.median(known))) if len(known) else "—")
         lines.append(line)
     text = [
         "Random rows stand beside every figure, because a selection has to beat them. "
@@ -138,6 +139,8 @@ def _score_section(facts: SelectionFacts) -> Section:
     bands = decile_bands(values, missing=_NO_SCORE)
     num_missing = int(np.isnan(values).sum())
     text = f"Tenths of the rows by {facts.score}, from low to high."
+    if meaning := column_meaning(facts.score):
+        text = f"{meaning} {text}"
     if num_missing:
         text += f" {count(num_missing, 'row')} without a score stand at the end."
     return _section(
@@ -243,7 +246,8 @@ def _card(facts: SelectionFacts, row: int, kept: bool) -> Card:
     words = ["kept" if kept else "dropped"]
     if facts.score is not None:
         value = facts.candidates.columns[facts.score][row]
-        words.append(f"{facts.score} {value:.3f}" if np.isfinite(value) else "not scored")
+        known = np.isfinite(value)
+        words.append(f"{facts.score} {score_text(value)}" if known else "not scored")
     words.append(count(lengths[row], f"answer {unit[:-1]}"))
     if facts.clusters is not None and facts.clusters[0][row] >= 0:
         words.append(f"cluster {facts.clusters[0][row]}")

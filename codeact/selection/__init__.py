@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     )
     from codeact.selection.deita import Deita
     from codeact.selection.facility_location import FacilityLocation
+    from codeact.selection.influence import TopInfluence
+    from codeact.selection.influence_report import InfluenceReport
+    from codeact.selection.judge import RatingReport, TopRating
     from codeact.selection.kcenter import KCenter
     from codeact.selection.length_bands import LengthMatchReport
     from codeact.selection.length_matched import LengthMatchedRandom
@@ -47,6 +50,7 @@ __all__ = [
     "Clusters",
     "Deita",
     "FacilityLocation",
+    "InfluenceReport",
     "KCenter",
     "LengthMatchReport",
     "LengthMatchedRandom",
@@ -55,6 +59,7 @@ __all__ = [
     "Parametric",
     "RDSPlus",
     "RandomSelection",
+    "RatingReport",
     "Rows",
     "SelectionReport",
     "Selector",
@@ -63,7 +68,9 @@ __all__ = [
     "TShirt",
     "TokenBudget",
     "TopIFD",
+    "TopInfluence",
     "TopPerplexity",
+    "TopRating",
     "choose_num_clusters",
     "cluster_agglomerative",
     "cluster_hdbscan",
@@ -86,6 +93,9 @@ _MODULES = {
     "cluster_kmeans",
     "deita": "Deita",
     "facility_location": "FacilityLocation",
+    "influence": "TopInfluence",
+    "influence_report": "InfluenceReport",
+    "judge": "RatingReport TopRating",
     "kcenter": "KCenter",
     "length_bands": "LengthMatchReport",
     "length_matched": "LengthMatchedRandom",

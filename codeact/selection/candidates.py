@@ -30,6 +30,10 @@ _SOURCES = {
     "weak_rmi": "codeact score --preset qaq with a weaker model",
     "ifd_ppl": "codeact score",
     "ifd_loss": "codeact score",
+    "influence": "codeact influence",
+    "task_influence": "columns influence_<task> of codeact influence",
+    "task_names": "the tasks of task_influence",
+    "rating": "a table of your own, such as the grades of a language model",
     "ppl_response": "Scorer.perplexity, or score = ppl_cond of codeact score",
     "s_ifd": "codeact score --preset tshirt",
     "s_ifd_std": "codeact score --preset tshirt",
@@ -57,6 +61,8 @@ class Candidates:
         reference: (num_reference,) int64 distinct row indices of a selection to match.
         clusters: A :class:`Clusters`, or (num_rows,) integer labels, -1 for noise.
         weak_rmi: (num_rows,) float64, ``rmi`` by a weaker model.
+        task_influence: (num_rows, num_tasks) float64, influence on each validation task.
+        task_names: (num_tasks,) names of its columns.
 
     Raises:
         InputError: Two of them do not hold the same rows.
@@ -73,6 +79,8 @@ class Candidates:
     reference: NDArray[np.int64] | None = None
     clusters: Clusters | NDArray[np.int32] | None = None
     weak_rmi: NDArray[np.float64] | None = None
+    task_influence: NDArray[np.float64] | None = None
+    task_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         sizes = self._sizes()
@@ -103,6 +111,7 @@ class Candidates:
             "strata": self.strata,
             "clusters": labels,
             "weak_rmi": self.weak_rmi,
+            "task_influence": self.task_influence,
         }
         return {name: len(values) for name, values in of_rows.items() if values is not None}
 

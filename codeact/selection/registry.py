@@ -283,4 +283,17 @@ METHODS = _register(
         "arXiv:2503.01807",
         optional=("query_tasks",),
     ),
+    Method(
+        "influence",
+        _HOME + "influence:TopInfluence",
+        ("column:influence",),
+        "Rows on which a training step lowers the loss of validation tasks most",
+        "arXiv:2604.07769",
+        optional=("task_influence", "task_names"),
+    ),
+    Method(
+        "judge", _HOME + "judge:TopRating", ("column:rating",),
+        "The highest ratings of a judge, from a table of one's own",
+        "arXiv:2307.08701",
+    ),
 )  # fmt: skip
