@@ -68,8 +68,8 @@ gpu:
 	  step 80 compute-sanitizer --error-exitcode 1 \
 	    $(PYTHON) -m pytest -q $(SMALL_CASES) tests/kernels tests/ops; \
 	else echo "compute-sanitizer is not installed: memory not checked" >&2; fi; \
-	for bench in 50:linear_nll 50:ifd 15:token_nll 15:attention_jvp 15:packing 30:padding \
-	  40:hdbscan 20:kmeans; do \
+	for bench in 40:linear_nll 40:ifd 40:influence 10:token_nll 15:attention_jvp 10:packing \
+	  30:padding 35:hdbscan 20:kmeans; do \
 	  step $${bench%:*} $(PYTHON) benchmarks/bench_$${bench#*:}.py; done; \
 	test -z "$$failed" || { echo "failed$$failed" >&2; exit 1; }
 

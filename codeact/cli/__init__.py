@@ -15,6 +15,7 @@ from codeact.cli import (
     demo,
     embed,
     env,
+    influence,
     pack,
     report,
     run,
@@ -25,7 +26,7 @@ from codeact.cli import (
 from codeact.errors import InputError
 
 _MODULES = (
-    demo, run, score, embed, select, pack, train, decontaminate, deduplicate, report, env
+    demo, run, score, embed, influence, select, pack, train, decontaminate, deduplicate, report, env
 )  # fmt: skip
 _VERBS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 _INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
@@ -76,9 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _resumes(words: Sequence[str]) -> bool:
-    """Whether a command keeps what it has done; ``score`` keeps it beside its output."""
+    """Whether a command keeps what it has done; scores are kept beside their output."""
     to_file = any(word.partition("=")[0] in ("--output", "--embeddings") for word in words)
-    return words[0] in ("demo", "run") or (words[0] == "score" and to_file)
+    return words[0] in ("demo", "run") or (words[0] in ("score", "influence") and to_file)
 
 
 def _refuse(title: str, reason: str) -> int:

@@ -1,0 +1,136 @@
+"""Influence of real rows on real tasks: one packed pass against a backward pass for each row.
+
+Contenders, in float32 on a CPU, on the same rows and one validation task, interleaved; the
+validation gradient is made before the clock starts, for all alike:
+
+- ``forward``: :class:`codeact.scoring.influence.probe.InfluenceProbe`, dual numbers, exact;
+- ``ghost``: one backward pass to the activations for the whole pack, exact;
+- ``difference``: two plain passes with moved weights;
+- ``last 4 layers``: ``forward`` with a direction in these alone;
+- ``backward each``: the usual code, ``loss.backward()`` a row and a product with each gradient;
+- ``plain pass``: the losses alone, what a scoring pass costs.
+
+``all tasks`` has as many directions as there are tasks, or copies of them up to three. On a GPU
+models of real shapes with random weights score random rows: see ``influence_shapes.py``.
+
+    python benchmarks/bench_influence.py --rows 24 --rounds 2
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from harness import Case, measure, report
+from influence_data import add_options, load
+from influence_rivals import backward_each, mean_gradient
+from influence_shapes import run_shapes
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from codeact.cli.allocator import keep_freed_memory
+from codeact.errors import InputError
+from codeact.models import LoadedModel, ScoredSequence, demo_model, load_model, stream_losses
+from codeact.scoring.influence.probe import InfluenceProbe
+from codeact.scoring.influence.validation import ValidationTask
+
+BANDS = {"up to 128 tokens": (1, 128), "129 to 512 tokens": (129, 512), "all lengths": (1, 10**6)}
+
+
+def values(probe: InfluenceProbe, rows: Sequence[ScoredSequence]) -> NDArray[np.float64]:
+    """(num_rows, num_tasks) influence."""
+    found = probe.rows(rows)
+    return np.array([row.tangents / row.loss.num_scored for row in found if row is not None])
+
+
+def plain_pass(loaded: LoadedModel, rows: Sequence[ScoredSequence]) -> None:
+    """The losses of all rows."""
+    for _ in stream_losses(loaded.model, [rows]):
+        pass
+
+
+def run_band(
+    options: argparse.Namespace,
+    band: str,
+    loaded: LoadedModel,
+    stock: LoadedModel,
+    rows: list[ScoredSequence],
+    task: ValidationTask,
+) -> None:
+    """Compare the contenders on rows of one band of lengths."""
+    low, high = BANDS[band]
+    chosen = [row for row in rows if low <= len(row.input_ids) <= high]
+    ways = ("forward", "ghost", "difference")
+    probes = {way: InfluenceProbe(loaded.model, [task], derivative=way) for way in ways}
+    last = InfluenceProbe(loaded.model, [task], derivative="forward", parameters="last:4")
+    direction = mean_gradient(stock.model, task.sequences)
+    contenders: dict[str, Callable[[], object]] = {
+        "plain pass": lambda: plain_pass(loaded, chosen),
+        **{way: lambda p=probe: values(p, chosen) for way, probe in probes.items()},
+        "last 4 layers": lambda: values(last, chosen),
+        "backward each": lambda: backward_each(stock.model, chosen, [direction]),
+    }
+    truth = backward_each(stock.model, chosen, [direction])[:, 0]
+    facts = {way: agreement(values(probe, chosen)[:, 0], truth) for way, probe in probes.items()}
+    tokens = sum(len(row.input_ids) for row in chosen)
+    case = Case(f"influence, {band}", contenders, {"rows": len(chosen), "tokens": tokens}, facts)
+    print(report(case, measure(case, rounds=options.rounds), "bench_influence"), flush=True)
+
+
+def agreement(found: NDArray[np.float64], truth: NDArray[np.float64]) -> dict[str, str]:
+    """Rank correlation with the usual code, and the median relative difference from it."""
+    apart = np.median(np.abs(found - truth) / np.abs(truth))
+    return {"spearman": f"{spearmanr(found, truth).statistic:.4f}", "apart": f"{apart:.1e}"}
+
+
+def run_tasks(
+    options: argparse.Namespace,
+    loaded: LoadedModel,
+    stock: LoadedModel,
+    rows: list[ScoredSequence],
+    tasks: Sequence[ValidationTask],
+) -> None:
+    """Several directions at once."""
+    several = [tasks[k % len(tasks)] for k in range(max(3, len(tasks)))]
+    probes = {
+        way: InfluenceProbe(loaded.model, several, derivative=way) for way in ("forward", "ghost")
+    }
+    directions = [mean_gradient(stock.model, task.sequences) for task in several]
+    contenders: dict[str, Callable[[], object]] = {
+        "plain pass": lambda: plain_pass(loaded, rows),
+        **{way: lambda p=probe: values(p, rows) for way, probe in probes.items()},
+        "backward each": lambda: backward_each(stock.model, rows, directions),
+    }
+    case = Case(f"influence, {len(several)} tasks", contenders, {"rows": len(rows)})
+    print(report(case, measure(case, rounds=options.rounds), "bench_influence"), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser)
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--band", choices=[*BANDS, "all tasks"], action="append")
+    options = parser.parse_args()
+    if torch.cuda.is_available() and options.model is None:
+        return run_shapes()
+    try:
+        path = options.model or demo_model()
+    except InputError as error:  # a machine without network
+        return print(f"bench_influence not run: {error}")
+    keep_freed_memory()  # a gradient a row is half a gigabyte of new pages otherwise
+    loaded = load_model(path, dtype="float32")
+    stock = load_model(path, dtype="float32", attn_implementation="sdpa")
+    rows, tasks = load(options, loaded)
+    for band in options.band or [*BANDS, "all tasks"]:
+        if band == "all tasks":
+            run_tasks(options, loaded, stock, rows, tasks)
+        else:
+            run_band(options, band, loaded, stock, rows, tasks[0])
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The stage that measures influence, its checks, and the page about it."""
