@@ -6,7 +6,8 @@ validation gradient is made before the clock starts, for all alike:
 - ``forward``: :class:`codeact.scoring.influence.probe.InfluenceProbe`, dual numbers, exact;
 - ``ghost``: one backward pass to the activations for the whole pack, exact;
 - ``difference``: two plain passes with moved weights;
-- ``last 4 layers``: ``forward`` with a direction in these alone;
+- ``last 4 layers``, ``LoRA alone`` (of rank 16 on every projection, where peft is installed):
+  ``forward`` with a direction in these alone;
 - ``backward each``: the usual code, ``loss.backward()`` a row and a product with each gradient;
 - ``plain pass``: the losses alone, what a scoring pass costs.
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from influence_rivals import backward_each, mean_gradient
 from influence_shapes import run_shapes
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from transformers import PreTrainedModel
 
 from codeact.cli.allocator import keep_freed_memory
 from codeact.errors import InputError
@@ -64,12 +67,14 @@ def run_band(
     chosen = [row for row in rows if low <= len(row.input_ids) <= high]
     ways = ("forward", "ghost", "difference")
     probes = {way: InfluenceProbe(loaded.model, [task], derivative=way) for way in ways}
-    last = InfluenceProbe(loaded.model, [task], derivative="forward", parameters="last:4")
+    alone = {"last 4 layers": forward_in(loaded.model, task, "last:4")}
+    if (adapted := with_lora(options)) is not None:
+        alone["LoRA alone"] = forward_in(adapted, task, "lora")
     direction = mean_gradient(stock.model, task.sequences)
     contenders: dict[str, Callable[[], object]] = {
         "plain pass": lambda: plain_pass(loaded, chosen),
         **{way: lambda p=probe: values(p, chosen) for way, probe in probes.items()},
-        "last 4 layers": lambda: values(last, chosen),
+        **{way: lambda p=probe: values(p, chosen) for way, probe in alone.items()},
         "backward each": lambda: backward_each(stock.model, chosen, [direction]),
     }
     truth = backward_each(stock.model, chosen, [direction])[:, 0]
@@ -77,6 +82,23 @@ def run_band(
     tokens = sum(len(row.input_ids) for row in chosen)
     case = Case(f"influence, {band}", contenders, {"rows": len(chosen), "tokens": tokens}, facts)
     print(report(case, measure(case, rounds=options.rounds), "bench_influence"), flush=True)
+
+
+def forward_in(model: PreTrainedModel, task: ValidationTask, parameters: str) -> InfluenceProbe:
+    """A probe whose direction moves some parameters alone."""
+    return InfluenceProbe(model, [task], derivative="forward", parameters=parameters)
+
+
+def with_lora(options: argparse.Namespace) -> PreTrainedModel | None:
+    """The model with an adapter of random weights; None without peft."""
+    if find_spec("peft") is None:
+        return None
+    from peft import LoraConfig, get_peft_model
+
+    model = load_model(options.model or demo_model(), dtype="float32").model
+    config = LoraConfig(r=16, target_modules="all-linear", init_lora_weights=False)
+    base: PreTrainedModel = get_peft_model(model, config).get_base_model().eval()
+    return base
 
 
 def agreement(found: NDArray[np.float64], truth: NDArray[np.float64]) -> dict[str, str]:

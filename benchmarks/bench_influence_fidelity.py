@@ -171,11 +171,11 @@ def main() -> None:
     loaded = load_model(path, dtype="float32")
     data = load(options, loaded)
     if "sgd" in options.only:
-        against_oracle("sgd", loaded, data, (1e-3,))
+        against_oracle("sgd", loaded, data, (1e-4,))
     if "adamw" in options.only:
         names = [name for name, _ in loaded.model.named_parameters()]
-        state = warm_up(loaded.model, data.pool, names, num_batches=8)
-        against_oracle("adamw", loaded, data, (1e-6, 1e-5), state)
+        state = warm_up(loaded.model, data.pool, names, num_batches=8, batch_tokens=1024)
+        against_oracle("adamw", loaded, data, (1e-5,), state)
     if "exact" in options.only:
         check_exact(loaded, data)
     if "planted" in options.only:

@@ -229,6 +229,8 @@ def _problem(row: Any, columns: _Columns, style: Style, place: str) -> Example:
         raise InputError(f"{place}: {columns.solution} must hold a solution, got an empty text")
     if columns.tests:
         tests = row.get(columns.tests) or [""]
+        if isinstance(tests, str) or not isinstance(tests[0], str):
+            raise InputError(f"{place}: {columns.tests} must be a list of strings")
         words = f"{prompt}\n{tests[0]}".strip()
         prompt = words if style == "instruction" else f'"""\n{words}\n"""\n'
         return _example("", prompt, solution.replace("\r\n", "\n"), row)

@@ -65,6 +65,8 @@ def assert_isolated(model: PreTrainedModel, *, model_inputs: ModelInputs | None 
     if model_inputs is None and getattr(model, _CHECKED, None) == setting:
         return
     _refuse_by_config(model)
+    if model_inputs is None:
+        _refuse_adapted_head(model)
     was_training = model.training
     model.eval()
     try:
@@ -90,6 +92,16 @@ def _refuse_by_config(model: PreTrainedModel) -> None:
     if chunk := getattr(config, "attention_chunk_size", None):
         raise RuntimeError(
             f"packed sequences are not supported with attention_chunk_size = {chunk}"
+        )
+
+
+def _refuse_adapted_head(model: PreTrainedModel) -> None:
+    """A fresh adapter changes no logit, but it has a gradient, which the loss would not have."""
+    projection = model.get_output_embeddings()
+    if hasattr(projection, "base_layer"):  # as PEFT calls what its layers are around
+        raise RuntimeError(
+            "the loss without logits leaves out the adapter on the output projection of "
+            f"{type(model).__name__}: merge it, or train an adapter of the other layers alone"
         )
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
-from codeact.files import write_text
 from codeact.pipeline.report_facts import RunFacts, main_pair_first, read_run
+from codeact.pipeline.report_page import KeyFigure, write_page
 from codeact.pipeline.report_selection import (
     cluster_section,
     decontamination_section,
@@ -33,7 +32,6 @@ from codeact.pipeline.report_words import (
     verdict_sentence,
 )
 
-_TEMPLATE = "report.html.j2"
 _SECTIONS = (
     score_section,
     length_section,
@@ -45,14 +43,6 @@ _SECTIONS = (
     decontamination_section,
     provenance_section,
 )
-
-
-class KeyFigure(NamedTuple):
-    """One of the few numbers at the top, with what it is and what to hold it against."""
-
-    value: str
-    label: str
-    note: str
 
 
 def write_report(run: str | Path) -> Path:
@@ -71,26 +61,18 @@ def write_report(run: str | Path) -> Path:
     Raises:
         InputError: ``run`` is no run folder, or a file in it is broken; the text names it.
     """
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
     facts = read_run(Path(run))
-    template = (Path(__file__).parent / _TEMPLATE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.from_string(template).render(
+    return write_page(
+        facts.path / "report.html",
         name=facts.recipe.name,
         version=facts.manifest.codeact,
         summary=_summary(facts),
         verdict=_verdict(facts),
         key_figures=_key_figures(facts),
         sections=[section(facts) for section in _SECTIONS],
-        plotly_js=get_plotlyjs(),
+        footer="from the files in this folder",
+        source_title="The recipe, every key written out",
     )
-    path = facts.path / "report.html"
-    write_text(path, page)
-    return path
 
 
 def _summary(facts: RunFacts) -> list[str]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import codeact
-from codeact.files import write_text
-from codeact.pipeline.report import KeyFigure
+from codeact.pipeline.report_page import KeyFigure, write_page
 from codeact.pipeline.report_parts import Section
 from codeact.pipeline.report_words import count, percent
 from codeact.pipeline.selection_cost import cost_section, saved_flops
@@ -22,8 +20,6 @@ from codeact.selection.summary import expected_jaccard, jaccard
 
 __all__ = ["SelectionFacts", "write_selection_report"]
 
-_TEMPLATE = "report.html.j2"
-
 
 def write_selection_report(facts: SelectionFacts, path: str | Path) -> Path:
     """Render the page; it carries its figures, styles and plotly.js and forbids any request.
@@ -38,28 +34,16 @@ def write_selection_report(facts: SelectionFacts, path: str | Path) -> Path:
     Raises:
         InputError: An arm is of another number of rows.
     """
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
     check_rows(facts)
-    template = (Path(__file__).parent / _TEMPLATE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.from_string(template).render(
+    return write_page(
+        path,
         name=f"{facts.main.name} on {_data_name(facts)}",
-        version=codeact.__version__,
         summary=_summary(facts),
-        verdict="",
         key_figures=_key_figures(facts),
         sections=_sections(facts),
         footer="about one selection",
         source_title="The command",
-        plotly_js=get_plotlyjs(),
     )
-    path = Path(path)
-    write_text(path, page)
-    return path
 
 
 def _sections(facts: SelectionFacts) -> list[Section]:

@@ -25,6 +25,11 @@ def has_losses(spans: IfdSpans) -> bool:
     return scorable and any(end > max(begin, 1) for begin, end in spans.scored)
 
 
+def conditional_or_none(spans: IfdSpans) -> ScoredSequence | None:
+    """The conditional pass, None where nothing in it can be scored."""
+    return spans.conditional if has_losses(spans) else None
+
+
 def perplexity_table(
     ids: Sequence[str], spans: Sequence[IfdSpans], losses: Sequence[Sequence[SequenceLoss]]
 ) -> pa.Table:
@@ -39,7 +44,7 @@ def perplexity_table(
         usable = all(map(is_usable, means))
         response.append(means[0] if usable else math.nan)
         text.append(means[1] if usable else math.nan)
-        statuses.append(_status(span, bool(row), usable))
+        statuses.append(status_of_pass(span, bool(row), usable))
     nll_response, nll_text = np.array(response, dtype=float), np.array(text, dtype=float)
     columns = {
         "nll_response": nll_response,
@@ -57,7 +62,8 @@ def _means(spans: IfdSpans, loss: SequenceLoss) -> tuple[float, float]:
     return float(np.concatenate(answers).mean()), float(nlls.mean())
 
 
-def _status(spans: IfdSpans, was_passed: bool, is_finite: bool) -> str:
+def status_of_pass(spans: IfdSpans, was_passed: bool, is_finite: bool) -> str:
+    """The status of a row of which only the conditional pass counts."""
     if not was_passed:
         return spans.status
     if not is_finite:

@@ -27,12 +27,12 @@ from codeact.training.in_run_batches import (
     sequence_hash,
     sequences_of,
 )
+from codeact.training.in_run_optimizer import learning_rate
 from codeact.training.in_run_passes import (
     ValidationDirection,
     check_trainer,
     drawn_for_step,
     kept_share,
-    learning_rate,
     measuring,
     step_products,
     validation_direction,

@@ -217,7 +217,9 @@ def _bounds(batch: Batch) -> NDArray[np.int64] | None:
     positions = batch.get("position_ids")
     if positions is None or len(batch["input_ids"]) != 1:
         return None
-    return np.append(np.flatnonzero(_host(positions)[0] == 0), batch["input_ids"].shape[1])
+    starts = np.flatnonzero(_host(positions)[0] == 0)
+    # Padding on the left counts no position 0: it is then a sequence of its own, without a loss.
+    return np.unique(np.concatenate([[0], starts, [batch["input_ids"].shape[1]]]))
 
 
 def _row_mask(batch: Batch) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +24,7 @@ from codeact.models.stream.gradient import loss_gradient
 from codeact.models.stream.losses import budget_of, plan_stream
 from codeact.ops.varlen import pack_sequences
 from codeact.training.in_run_batches import num_scored
+from codeact.training.in_run_optimizer import adam_direction
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -210,57 +211,6 @@ def check_trainer(trainer: Any) -> None:
             "in-run influence with gradient_accumulation_steps > 1 needs a model whose loss takes "
             "num_items_in_batch: this one's means over micro-batches give no row a share"
         )
-
-
-def learning_rate(optimizer: Any) -> float:
-    """Of the step to come; the scheduler has set it."""
-    rates = {float(group["lr"]) for group in optimizer.param_groups}
-    if len(rates) > 1:
-        raise InputError(f"in-run influence needs one learning rate, got {sorted(rates)}")
-    return rates.pop()
-
-
-def adam_direction(
-    gradient: Mapping[str, Tensor], parameters: Mapping[str, Tensor], optimizer: Any
-) -> dict[str, Tensor] | None:
-    """``g / (sqrt(v_hat) + eps)`` with the optimizer's own second moments as they are.
-
-    ``v_hat = max(exp_avg_sq, (1 - beta2) * g**2) / (1 - beta2**step)``: where training has moved a
-    weight less than one step on the validation set would (rows of the embedding that it has not
-    met), the moment is the one after such a step, or a single token would outweigh everything.
-
-    Args:
-        gradient: g, float32, by the parameter's name.
-        parameters: the tensors that the optimizer knows, by the same names.
-        optimizer: an Adam or AdamW of torch, or what wraps one.
-
-    Returns:
-        None before the optimizer's first step, when there are no moments.
-
-    Raises:
-        InputError: the optimizer has no second moments.
-    """
-    betas = {
-        id(parameter): (group.get("betas", (0.0, 0.0))[1], group.get("eps", 0.0))
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    direction = {}
-    for name, grad in gradient.items():
-        state = optimizer.state.get(parameters[name])
-        if not state:
-            return None
-        if "exp_avg_sq" not in state or not isinstance(state["exp_avg_sq"], Tensor):
-            raise InputError(
-                f"optimizer = adamw needs the moments of Adam (exp_avg_sq), the trainer's keeps "
-                f"{sorted(state)}: use optimizer = sgd"
-            )
-        beta2, eps = betas[id(parameters[name])]
-        least = (1.0 - beta2) * grad.square()
-        moment = torch.maximum(state["exp_avg_sq"].to(grad), least)
-        correction = 1.0 - beta2 ** float(state["step"])
-        direction[name] = grad / ((moment / correction).sqrt() + eps)
-    return direction
 
 
 def step_products(

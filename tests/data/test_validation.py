@@ -256,3 +256,9 @@ def test_real_rows_by_difficulty(data_folder):
         for example in examples:
             assert example.fields["meta"]["difficulty"] == task.removeprefix("leet-")
             assert example.messages == known[example.id].messages
+
+
+@pytest.mark.parametrize("tests", ['["assert f()"]', [3]])
+def test_tests_of_mbpp_are_a_list_of_texts(tests):
+    with pytest.raises(InputError, match="row 1: test_list must be a list of strings"):
+        load_validation([MBPP, {**MBPP, "test_list": tests}])

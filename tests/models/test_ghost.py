@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, PreTrainedModel
 
-from codeact.models import scored_from
+from codeact.models import hidden_states, scored_from
 from codeact.models.direction import along, parameter_names
 from codeact.models.stream import ghost_pairs, ghost_products
 from codeact.models.stream.embedding_noise import EmbeddingNoise
@@ -324,6 +324,27 @@ def test_the_model_is_left_as_it_was(make: Make) -> None:
     assert_untouched(model)
     ghosts(model, directions_of(model, 1))
     assert_untouched(model)
+
+
+def test_autocast_is_for_the_decoder_alone(
+    make_tiny: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head in float32 stays there: the products of its logits sum to the loss's derivative."""
+    model = make_tiny("llama-gqa")
+    names = ("lm_head.weight",)
+    directions = directions_of(model, 3, names)
+    batch = packed(sequences())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = ghost_gram(model, batch, names, directions)
+        states = hidden_states(model, batch)[batch.rows].float()
+    weight = model.lm_head.weight.detach().requires_grad_()
+    nll = F.cross_entropy(states.detach() @ weight.t(), batch.targets, reduction="none")
+    gradients = [
+        {names[0]: torch.autograd.grad(part.sum(), weight, retain_graph=True)[0]}
+        for part in nll.split(np.diff(batch.cu_rows).tolist())
+    ]
+    assert worst(found.products, plain_products(gradients, directions)) <= 1e-5
+    assert worst(found.gram, plain_products(gradients, gradients)) <= 1e-5
 
 
 def test_gradient_checkpointing_changes_nothing(make: Make) -> None:

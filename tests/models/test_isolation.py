@@ -152,3 +152,16 @@ def test_in_half_precision_rounding_may_move_single_tokens(
     else:
         with pytest.raises(RuntimeError, match="not isolated: packing"):
             assert_isolated(model)
+
+
+def test_a_fresh_adapter_on_the_projection(make_tiny: Callable[..., PreTrainedModel]) -> None:
+    """It changes no logit, so that only its gradient would be wrong: it would be zero."""
+    peft = pytest.importorskip("peft")
+
+    def adapted(*layers: str) -> PreTrainedModel:
+        config = peft.LoraConfig(r=2, target_modules=list(layers))
+        return peft.get_peft_model(make_tiny("llama-gqa"), config).get_base_model()
+
+    assert_isolated(adapted("q_proj"))
+    with pytest.raises(RuntimeError, match="leaves out the adapter on the output projection"):
+        assert_isolated(adapted("q_proj", "lm_head"))

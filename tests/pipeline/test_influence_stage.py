@@ -17,6 +17,7 @@ from transformers import LlamaForCausalLM
 from codeact.data import Examples, load_examples
 from codeact.errors import InputError
 from codeact.files import write_parquet
+from codeact.pipeline.influence import stage
 from codeact.pipeline.influence.check import check_with_oracle, fill_predicted
 from codeact.pipeline.influence.checkpoints import Checkpoint, find_checkpoints, rates_as_weights
 from codeact.pipeline.influence.model import InfluenceSettings

@@ -167,6 +167,23 @@ def test_stable_extremes_are_found_and_few_by_chance() -> None:
     assert np.mean(counts) == pytest.approx(200 * 0.1**2, rel=0.15)
 
 
+def test_ties_and_single_rows_are_not_extreme() -> None:
+    flat = stable_extremes(np.ones((20, 2)))
+    assert len(flat.top) == len(flat.bottom) == 0
+    assert np.isnan(top_overlap(np.ones((20, 2)), "ab").jaccard).all()
+    tied = np.array([3.0, 2, 2, 2, 1, 1, 1, 1, 1, 0])
+    columns = np.stack([tied, tied], axis=1)
+    for order in (np.arange(10), np.arange(10)[::-1]):  # the place of a row decides nothing
+        found = stable_extremes(columns[order], share=0.3)
+        assert tied[order][found.top].tolist() == [3]
+        assert tied[order][found.bottom].tolist() == [0]
+        assert top_overlap(columns[order], "ab", share=0.3).jaccard.tolist() == [[1, 1], [1, 1]]
+    three = stable_extremes(np.arange(3.0)[:, None], share=0.5)
+    assert (three.top.tolist(), three.bottom.tolist()) == ([2], [0])
+    one = stable_extremes(np.ones((1, 2)))
+    assert len(one.top) == len(one.bottom) == 0
+
+
 def test_signs_that_agree() -> None:
     columns = np.array([[1.0, 2.0], [-1.0, -2.0], [3.0, -1.0], [2.0, 1.0], [np.nan, 1.0]])
     found = sign_agreement(columns, "ab")

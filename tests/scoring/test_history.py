@@ -123,6 +123,11 @@ def test_words_beside_influence_are_no_task() -> None:
     assert history.combined()["influence_source"].to_pylist() == ["measured"] * 6
 
 
+def test_a_source_of_nulls_is_no_task_in_jsonl() -> None:
+    rows = [{"id": "a", "influence_x": None, "influence_source": None, "status": "empty"}]
+    assert InfluenceHistory.of_table(pa.Table.from_pylist(rows)).tasks == ("x",)
+
+
 def test_token_values_of_other_lengths_have_no_mean() -> None:
     short = make_table(2, token_influence=pa.array([[1.0]] * 6, pa.list_(pa.float32())))
     combined = InfluenceHistory.of_tables({"a": make_table(1), "b": short}).combined()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,16 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from codeact.data import Examples, load_examples
 from codeact.errors import InputError
 from codeact.models import LoadedModel, load_model
 from codeact.models.direction import is_moving
 from codeact.scoring import Scorer
+from codeact.scoring.influence import follow
 from codeact.scoring.influence.adam import warm_up
+from codeact.scoring.influence.canary import compare
 from codeact.scoring.influence.oracle import SgdStep, one_step_influence
 from codeact.scoring.influence.validation import validation_tasks
 
@@ -143,6 +148,8 @@ def test_token_values_sum_to_the_row(
         assert len(tokens) == count
         assert sum(tokens) == pytest.approx(value, abs=1e-5 * np.abs(tokens).sum())
     assert of_tokens[8] is None
+    unasked = scorer.influence(pool, tasks, token_influence=True)  # three tasks: else ghost
+    assert unasked["token_influence"].equals(table["token_influence"])
     with pytest.raises(InputError, match="derivative = forward, got ghost"):
         scorer.influence(pool, tasks, derivative="ghost", token_influence=True)
 
@@ -223,6 +230,49 @@ def test_a_model_without_forward_mode_says_so(
     assert scorer.influence_probe(one).derivative == "ghost"
 
 
+def test_a_use_of_parameters_that_ghosts_do_not_follow(
+    scorer: Scorer, tasks: dict[str, Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of experts, or of the layers that PEFT keeps beside those it trains."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("model.x was not met in a pass; use derivative='forward'")
+
+    monkeypatch.setattr(follow, "stream_ghost", refuse)
+    with pytest.raises(InputError, match=r"LlamaForCausalLM has no ghost products: model\.x .*"):
+        scorer.influence_probe(tasks, derivative="ghost")
+    probe = scorer.influence_probe(tasks)
+    assert probe.derivative == "forward"
+    assert len(probe.canaries) == len(tasks) == 3
+
+
+def test_nothing_expected_and_nothing_found_is_no_agreement() -> None:
+    with pytest.raises(InputError, match="is zero"):
+        compare(np.zeros(2), np.zeros(2), 1e-5)
+
+
+def test_float64(scorer: Scorer, pool: Examples, tasks: dict[str, Examples]) -> None:
+    one = {"sums": tasks["sums"]}
+    single = scorer.influence(pool, one)["influence"].to_numpy()[:8]
+    wide = Scorer(LoadedModel(copy.deepcopy(scorer.model).double(), scorer.tokenizer))
+    double = wide.influence(pool, one)["influence"].to_numpy()[:8]
+    np.testing.assert_allclose(single, double, atol=1e-5 * np.abs(double).max())
+
+
+def test_one_token_answers_have_an_influence(scorer: Scorer, tasks: dict[str, Examples]) -> None:
+    """Without a BOS they have no IFD, but a loss given the prompt."""
+    rows = load_examples([{"instruction": "Is 2 even?", "response": "y"}])
+    table = scorer.influence(rows, {"short": load_examples(TASKS["words"][:1])})
+    assert table["status"].to_pylist() == ["ok"]
+    assert table["num_response_tokens"].to_pylist() == [1]
+    assert np.isfinite(table["influence"].to_numpy()).all()
+    with_itself = scorer.influence(rows, {"short": rows}, allow_overlap=True)
+    question = "Question:\nIs 2 even?\n\nAnswer:\n"
+    loaded = LoadedModel(scorer.model, scorer.tokenizer)
+    gradient = mean_gradient(loaded, question, "y")
+    assert with_itself["influence"].to_pylist() == pytest.approx([dot(gradient, gradient)], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -277,6 +327,32 @@ def test_a_repeated_prompt_carries_no_loss(scorer: Scorer) -> None:
     scored = scorer.tokenizer.decode(labels[labels >= 0])
     assert scored == body
     assert task.weights.tolist() == [1 / (labels >= 0).sum()]
+
+
+def test_planted_rows_come_out_on_top(loaded: LoadedModel) -> None:
+    """One row in ten is like the task's problems; which ones they are is all that is shuffled."""
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    config = copy.deepcopy(loaded.model.config)
+    config.initializer_range = 0.02  # as training begins: that of the fixture is for other tests
+    fresh = AutoModelForCausalLM.from_config(config, attn_implementation="codeact").eval()
+    scorer = Scorer(LoadedModel(fresh, loaded.tokenizer))
+
+    def made_of(symbols: str, num_rows: int, name: str) -> list[dict[str, str]]:
+        words = ["".join(rng.choice(list(symbols), 12)) for _ in range(num_rows)]
+        return [
+            {"id": f"{name}{i}", "instruction": f"Write {name} number {i}.", "response": word}
+            for i, word in enumerate(words)
+        ]
+
+    pool = load_examples([*made_of("01234567", 10, "digits"), *made_of("abcdefghijk", 90, "text")])
+    task = load_examples(made_of("01234567", 6, "goal"))
+    found = scorer.influence(pool, {"digits": task})["influence"].to_numpy()
+    planted = np.arange(100) < 10
+    top = np.argsort(-found)[:10]
+    assert planted[top].mean() >= 0.8
+    shuffled = [rng.permutation(planted)[top].mean() for _ in range(200)]
+    assert np.mean(shuffled) == pytest.approx(0.1, abs=0.03)
 
 
 @pytest.mark.gpu

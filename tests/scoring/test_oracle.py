@@ -244,6 +244,8 @@ def test_bad_input(model: PreTrainedModel) -> None:
         one_step_influence(
             model, ROWS, TASKS, AdamWStep(0.1, AdamState({}, {}, 1)), names=["lm_head.weight"]
         )
+    with pytest.raises(InputError, match="names must be of parameters of the model, got 'head'"):
+        one_step_influence(model, ROWS, TASKS, step, names=["head"])
     with pytest.raises(InputError, match=r"float32 weights, got .* in torch\.bfloat16"):
         one_step_influence(model.to(torch.bfloat16), ROWS, TASKS, step)
 

@@ -165,6 +165,17 @@ def test_constants_rank_nothing() -> None:
     assert (flat.spearman_, flat.interval_, flat.passes_) == (0.0, (0.0, 0.0), False)
 
 
+def test_a_predictor_that_is_nearly_always_right_passes() -> None:
+    """A few draws of folds of 12 rows rank all alike: a correlation of 1, which has no atanh."""
+    points = np.random.default_rng(0).normal(size=(60, 8))
+    found = InfluencePredictor().fit(points, points[:, 2])
+    assert 0.99 < found.spearman_ < 1
+    assert 0.95 < found.interval_[0] < found.spearman_ < found.interval_[1] < 1
+    assert found.passes_
+    assert interval(1.0, np.ones(9)) == pytest.approx((1, 1))
+    assert interval(-0.9, np.array([-1.0, -0.9, -0.8])) < (-0.9, -0.9)
+
+
 def test_spearman_in_folds_with_ties_is_scipys() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, 6, 90).astype(float), rng.integers(0, 6, 90).astype(float)
@@ -196,6 +207,7 @@ def test_bootstrap_is_centred_and_as_wide_as_theory() -> None:
         ({}, {"influence": [np.inf] * 60}, "with 60 infinities"),
         ({}, {"influence": [np.nan] * 11 + [1.0] * 49}, "at least 50 rows .+ got 49"),
         ({}, {"embeddings": np.full((60, 2), np.nan)}, "embeddings must be finite numbers"),
+        ({}, {"embeddings": np.zeros((60, 0))}, r"\(num_rows, dim\), got shape \(60, 0\)"),
         ({}, {"embeddings": np.zeros(60)}, r"\(num_rows, dim\), got shape \(60,\)"),
         ({}, {"num_response_tokens": [1, 2]}, r"must be 60 counts, got shape \(2,\)"),
     ],

@@ -22,7 +22,7 @@ from codeact.errors import InputError
 from codeact.training import (
     InRunInfluence,
 )
-from codeact.training.in_run_passes import adam_direction
+from codeact.training.in_run_optimizer import adam_direction
 
 
 @pytest.fixture
@@ -53,6 +53,28 @@ def test_adam_direction_is_the_step_of_torch(model: LlamaForCausalLM) -> None:
     sgd.step()
     with pytest.raises(InputError, match="exp_avg_sq"):
         adam_direction({"weight": gradient["weight"]}, parameters, sgd)
+
+
+def test_a_weight_that_no_batch_reached_is_at_its_first_step() -> None:
+    """AdamW without decay then moves it by its rate, whatever the gradient."""
+    weight, unreached = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = torch.optim.AdamW([weight, unreached], lr=1.0, weight_decay=0.0)
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    gradient = {"weight": torch.ones(2), "unreached": torch.tensor([0.0, -3.0])}
+    found = adam_direction(gradient, {"weight": weight, "unreached": unreached}, optimizer)
+    assert found is not None
+    before = unreached.detach().clone()
+    unreached.grad, weight.grad = gradient["unreached"], None
+    optimizer.step()
+    assert torch.allclose(found["unreached"], before - unreached.detach(), rtol=1e-5)
+
+
+def test_an_optimizer_without_any_state_is_no_adam_before_its_first_step() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    plain = torch.optim.SGD([weight], lr=1.0)
+    with pytest.raises(InputError, match="the trainer's optimizer has no betas: use optimizer"):
+        adam_direction({"weight": torch.ones(2)}, {"weight": weight}, plain)
 
 
 def test_preconditioned_by_the_trainers_adam(model: LlamaForCausalLM, tmp_path: Path) -> None:

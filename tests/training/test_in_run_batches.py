@@ -58,3 +58,17 @@ def test_a_batch_of_which_nothing_is_kept_still_runs() -> None:
         assert (found["labels"] == -100).all()
         assert len(sequences_of(found)) == 1
         assert len(sequences_of(found)[0].tokens.input_ids) == shortest
+
+
+def test_positions_that_begin_with_padding_are_one_row() -> None:
+    """Decoder models pad on the left, and number the padding with ones."""
+    batch = {
+        "input_ids": torch.tensor([[0, 0, 5, 6, 7]]),
+        "labels": torch.tensor([[-100, -100, -100, 6, 7]]),
+        "position_ids": torch.tensor([[1, 1, 0, 1, 2]]),
+    }
+    found = sequences_of(batch)
+    assert [s.num_scored for s in found] == [0, 2]
+    kept = keep_sequences(batch, np.array([False, True]))
+    assert kept["input_ids"].tolist() == [[5, 6, 7]]
+    assert (keep_sequences(batch, np.array([False, False]))["labels"] == -100).all()

@@ -212,7 +212,8 @@ class GhostPass:
         """Those, and the (num_seqs, num_seqs) products of the gradients of ``names``."""
         gram = GradientGram(self._names, bounds, batch)
         sums = self._pass(batch, bounds, gram)
-        return sums, gram.read()
+        with torch.autocast(self.device.type, enabled=False):
+            return sums, gram.read()
 
     def _pass(self, batch: PackedBatch, bounds: Sequence[int], gram: GradientGram | None) -> Tensor:
         device = batch.rows.device
@@ -231,7 +232,8 @@ class GhostPass:
         if gram is not None:
             gram.num_calls = num_calls
         cu_rows = torch.from_numpy(batch.cu_rows).to(device)
-        nll, of_head = self._through_head(states, batch, gram)
+        with torch.autocast(device.type, enabled=False):
+            nll, of_head = self._through_head(states, batch, gram)
         totals = segment_sums(nll, cu_rows)[None]
         return torch.cat([totals, of_head.read(cu_rows) + products.read(batch.cu_seqlens)])
 

@@ -185,11 +185,12 @@ class InfluenceModel:
 
     def sequences(self, rows: Examples) -> list[ScoredSequence | None]:
         """Rows as tokens, None where there is nothing to score."""
-        from codeact.scoring.spans import SCORABLE, ifd_spans
+        from codeact.scoring.perplexity import conditional_or_none
+        from codeact.scoring.spans import ifd_spans
 
         scorer = self.scorer
         spans = ifd_spans(rows, scorer.tokenizer, scorer.preset, scorer.max_length, scorer.turns)
-        return [span.conditional if span.status in SCORABLE else None for span in spans]
+        return [conditional_or_none(span) for span in spans]
 
     def table(self, probe: InfluenceProbe, rows: Examples, on_progress: OnProgress) -> pa.Table:
         """The influence table of some rows."""

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-import codeact
 from codeact.evaluation import spearman
-from codeact.files import write_text
 from codeact.pipeline.influence.facts import InfluenceFacts, check_facts
 from codeact.pipeline.influence.languages import language_section
 from codeact.pipeline.influence.limits import limits_section, oracle_section, predictor_section
@@ -20,13 +18,12 @@ from codeact.pipeline.influence.sections import (
     relation_section,
 )
 from codeact.pipeline.influence.words import listed, rho
-from codeact.pipeline.report import KeyFigure
+from codeact.pipeline.report_page import KeyFigure, write_page
 from codeact.pipeline.report_parts import Section
 from codeact.pipeline.report_words import count, duration, percent
 
 __all__ = ["InfluenceFacts", "write_influence_report"]
 
-_TEMPLATE = "report.html.j2"
 _MOST_KEY_FIGURES = 4  # one line of them
 
 
@@ -43,28 +40,16 @@ def write_influence_report(facts: InfluenceFacts, path: str | Path) -> Path:
     Raises:
         InputError: Facts that do not belong together.
     """
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
     check_facts(facts)
-    template = (Path(__file__).parent / _TEMPLATE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.from_string(template).render(
+    return write_page(
+        path,
         name=f"Influence of {_data_name(facts)}",
-        version=codeact.__version__,
         summary=_summary(facts),
-        verdict="",
         key_figures=_key_figures(facts),
         sections=_sections(facts),
         footer="about one influence table",
         source_title="The command",
-        plotly_js=get_plotlyjs(),
     )
-    path = Path(path)
-    write_text(path, page)
-    return path
 
 
 def _sections(facts: InfluenceFacts) -> list[Section]:

@@ -108,7 +108,8 @@ def compare(found: NDArray[np.float64], expected: NDArray[np.float64], step: flo
     """
     largest = float(np.abs(expected).max())
     error = float(np.abs(found - expected).max()) / max(largest, np.finfo(np.float64).tiny)
-    if not error <= TOLERANCE:  # a NaN must fail too
+    # A NaN must fail too; and where both are 0 the weights that move are not those of the passes.
+    if not error <= TOLERANCE or not found.any():
         what = "is zero" if not found.any() else f"differs by {error:.0%}"
         raise InputError(
             f"the derivative of this model's loss {what}: {_numbers(found)} where "

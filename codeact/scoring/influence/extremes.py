@@ -19,7 +19,8 @@ class TopOverlap:
     Attributes:
         names: (num_columns,) of the columns.
         share: of the rows, which are the top.
-        jaccard: (num_columns, num_columns) rows in both tops, of those in either.
+        jaccard: (num_columns, num_columns) rows in both tops, of those in either; NaN where
+            neither column has a top.
         chance: what two random choices of this size share on average, exactly: the mean of
             ``h / (2 k - h)`` over the hypergeometric distribution of the common rows h.
         chance_high: what they stay at or below in 97.5 % of cases.
@@ -37,7 +38,8 @@ class TopOverlap:
 def top_overlap(columns: Floats, names: Sequence[str], *, share: float = 0.1) -> TopOverlap:
     """Compare the ``share`` of the rows with the highest values of every two columns.
 
-    Equal values at the edge go by place; influence hardly ever has any.
+    Rows that tie across the edge are in no top, since nothing but their place could tell them
+    apart; a column of equal values has none.
 
     Args:
         columns: as of :func:`rank_agreement`.
@@ -53,6 +55,7 @@ def top_overlap(columns: Floats, names: Sequence[str], *, share: float = 0.1) ->
     size = _num_top(len(columns), share)
     tops = _marked(-columns, size)
     shared = tops.astype(np.float64).T @ tops
+    either = np.add.outer(np.diag(shared), np.diag(shared)) - shared
     common = np.arange(size + 1)
     law = hypergeom(len(columns), size, size)
     overlap = common / (2 * size - common)
@@ -60,7 +63,7 @@ def top_overlap(columns: Floats, names: Sequence[str], *, share: float = 0.1) ->
     return TopOverlap(
         tuple(names),
         share,
-        shared / (2 * size - shared),
+        np.divide(shared, either, out=np.full_like(shared, np.nan), where=either > 0),
         float(law.pmf(common) @ overlap),
         float(overlap[most]),
         len(columns),
@@ -92,6 +95,8 @@ class StableExtremes:
 
 def stable_extremes(columns: Floats, *, share: float = 0.1) -> StableExtremes:
     """Find the rows that are extreme everywhere, as DIScore finds some to be (arXiv:2604.07769).
+
+    Rows that tie across the edge of a top or bottom are not in it, see :func:`top_overlap`.
 
     Args:
         columns: (num_rows, num_columns): every task at every checkpoint, or those of one task.
@@ -166,12 +171,13 @@ def _complete(columns: Floats, share: float) -> tuple[Floats, NDArray[np.int64]]
 
 
 def _num_top(num_rows: int, share: float) -> int:
-    return max(1, round(share * num_rows))
+    """At most half, so that no row is in top and bottom; at least one."""
+    return max(1, min(round(share * num_rows), num_rows // 2))
 
 
 def _marked(columns: Floats, size: int) -> NDArray[np.bool_]:
-    """(num_rows, num_columns) whether a row is among the ``size`` smallest of a column."""
-    marks = np.zeros(columns.shape, dtype=bool)
-    order = np.argsort(columns, axis=0, kind="stable")[:size]
-    np.put_along_axis(marks, order, True, axis=0)
-    return marks
+    """(num_rows, num_columns) whether a row is among the ``size`` smallest of a column, no tie."""
+    if size >= len(columns):  # of one row
+        return np.zeros(columns.shape, dtype=bool)
+    first_outside: Floats = np.partition(columns, size, axis=0)[size]
+    return columns < first_outside

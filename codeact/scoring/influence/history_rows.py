@@ -14,6 +14,7 @@ from codeact.scoring.spans import SCORABLE
 Floats = NDArray[np.float64]
 
 PREFIX = task_column("")  # of a column of one task
+_SOURCE = task_column("source")  # measured or predicted; validation refuses the name
 _MEANS = ("nll_response", "ppl_response")
 _TOKENS = TOKEN_INFLUENCE_FIELD.name
 
@@ -50,7 +51,9 @@ def common_rows(tables: Sequence[pa.Table], weights: Floats) -> pa.Table:
 def is_task_column(field: pa.Field) -> bool:
     """Whether a column holds influence on a task; ``influence_source`` holds words."""
     kind = field.type
-    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
+    if pa.types.is_null(kind):  # what JSONL makes of a column of nulls
+        return bool(field.name.startswith(PREFIX) and field.name != _SOURCE)
+    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
     return bool(is_number and field.name.startswith(PREFIX))
 
 

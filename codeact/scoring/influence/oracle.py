@@ -112,8 +112,8 @@ def one_step_influence(
         (num_rows, num_tasks) float64, in nats.
 
     Raises:
-        InputError: no task, a problem without a scored token, weights in half precision, or a
-            parameter whose moments the step lacks.
+        InputError: no task, a problem without a scored token, weights in half precision, a name
+            of no parameter, or a parameter whose moments the step lacks.
         RuntimeError: the gradient of a row is not finite; its number is named.
     """
     parameters = _moving(model, names, step)
@@ -164,6 +164,8 @@ def _moving(
     model: PreTrainedModel, names: Sequence[str] | None, step: SgdStep | AdamWStep
 ) -> dict[str, torch.nn.Parameter]:
     every = dict(model.named_parameters())
+    if unknown := [name for name in names or () if name not in every]:
+        raise InputError(f"names must be of parameters of the model, got {unknown[0]!r}")
     parameters = every if names is None else {name: every[name] for name in names}
     for name, parameter in parameters.items():
         if parameter.dtype not in (torch.float32, torch.float64):

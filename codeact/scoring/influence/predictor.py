@@ -218,7 +218,7 @@ class InfluencePredictor:
 
 def _check_points(embeddings: ArrayLike) -> Values:
     points = np.asarray(embeddings, dtype=np.float64)
-    if points.ndim != 2 or not np.isfinite(points).all():
+    if points.ndim != 2 or not points.shape[1] or not np.isfinite(points).all():
         raise InputError(
             f"embeddings must be finite numbers (num_rows, dim), got shape {points.shape}"
         )

@@ -49,7 +49,7 @@ class InfluenceProbe:
             dual numbers a task, exact, with a value for each token; ``ghost`` one backward pass to
             the activations for all tasks, exact; ``difference`` two plain passes a task with the
             weights moved back and forth, in float32 only, good to about 1 %. ``auto`` is forward up
-            to two tasks, and ghost from three on or where the model has no forward mode.
+            to two tasks and ghost from three on, or the other where the model has no such.
         token_budget: tokens of one pass.
         on_progress: called with problems done and problems in all.
 
@@ -151,14 +151,15 @@ class InfluenceProbe:
         if derivative != "auto":
             self._check(derivative, tasks)
             return derivative
-        if len(tasks) < _GHOST_FROM:
-            try:
-                self._check("forward", tasks)
-                return "forward"
-            except NoForwardModeError:
-                pass
-        self._check("ghost", tasks)
-        return "ghost"
+        few = len(tasks) < _GHOST_FROM
+        first, second = ("forward", "ghost") if few else ("ghost", "forward")
+        try:
+            self._check(first, tasks)
+            return first
+        except CannotFollowError:
+            self._steps.clear()
+        self._check(second, tasks)
+        return second
 
     def _check(self, derivative: str, tasks: Sequence[ValidationTask]) -> None:
         """Fill ``canaries``, and the steps of differences; raise if one is wrong."""
@@ -182,11 +183,14 @@ class InfluenceProbe:
         try:
             return self._follow(follower, derivative, sequences, only=k).tangents[:, 0]
         except (NotImplementedError, RuntimeError, ValueError) as error:
-            if derivative != "forward" or isinstance(error, torch.OutOfMemoryError):
+            if isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise NoForwardModeError(
-                f"{type(self.model).__name__} has no forward mode on {self.model.device.type}: "
-                f"{str(error).splitlines()[0]}; use derivative = ghost, or difference in float32"
+            name, reason = type(self.model).__name__, (str(error).splitlines() or [""])[0]
+            if derivative == "ghost":
+                raise CannotFollowError(f"{name} has no ghost products: {reason}") from error
+            raise CannotFollowError(
+                f"{name} has no forward mode on {self.model.device.type}: {reason}; "
+                "use derivative = ghost, or difference in float32"
             ) from error
 
     def _follow(
@@ -225,8 +229,8 @@ class InfluenceProbe:
         return mean
 
 
-class NoForwardModeError(InputError):
-    """An operation of the model has no forward-mode derivative on this device."""
+class CannotFollowError(InputError):
+    """The model has an operation, or uses a parameter in a way, that a derivative cannot follow."""
 
 
 def check_derivative(derivative: str, dtype: torch.dtype) -> None:
@@ -255,7 +259,8 @@ def _canary_sequences(sequences: Sequence[ScoredSequence]) -> list[ScoredSequenc
 
 def _length(parts: Sequence[Tensor]) -> float:
     """Euclidean length of all parts together."""
-    squares = [
-        float(torch.linalg.vector_norm(part.detach(), dtype=torch.float32)) ** 2 for part in parts
-    ]
+    squares = []
+    for part in parts:
+        dtype = torch.promote_types(part.dtype, torch.float32)
+        squares.append(float(torch.linalg.vector_norm(part.detach(), dtype=dtype)) ** 2)
     return float(np.sqrt(sum(squares)))

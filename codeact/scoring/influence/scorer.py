@@ -14,8 +14,9 @@ from codeact.progress import OnProgress
 from codeact.scoring.influence.probe import InfluenceProbe
 from codeact.scoring.influence.table import influence_table
 from codeact.scoring.influence.validation import Style, Validation, validation_tasks
+from codeact.scoring.perplexity import conditional_or_none
 from codeact.scoring.presets import IfdPreset
-from codeact.scoring.spans import SCORABLE, ifd_spans
+from codeact.scoring.spans import ifd_spans
 from codeact.scoring.turns import Turns
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class InfluenceScorer:
             validation: problems with reference solutions, of one task or of several by name; see
                 :func:`codeact.data.load_validation`.
             allow_overlap: score even if problems of ``validation`` are among ``examples``.
-            token_influence: add the list column ``token_influence``.
+            token_influence: add the list column ``token_influence``; ``derivative`` is then
+                ``"forward"`` unless given.
             on_progress: as in :meth:`ifd`.
             **options: of :meth:`influence_probe`.
 
@@ -65,6 +67,8 @@ class InfluenceScorer:
         """
         tasks = validation if isinstance(validation, Mapping) else {"validation": validation}
         refuse_overlap(examples, tasks, allow=allow_overlap)
+        if token_influence:
+            options.setdefault("derivative", "forward")
         probe = self.influence_probe(tasks, **options)
         return self.influence_along(
             probe, examples, token_influence=token_influence, on_progress=on_progress
@@ -96,6 +100,6 @@ class InfluenceScorer:
     ) -> pa.Table:
         """The table of :meth:`influence` along the directions of ``probe``."""
         spans = ifd_spans(examples, self.tokenizer, self.preset, self.max_length, self.turns)
-        items = [span.conditional if span.status in SCORABLE else None for span in spans]
+        items = [conditional_or_none(span) for span in spans]
         rows = probe.rows(items, token_influence=token_influence, on_progress=on_progress)
         return influence_table([example.id for example in examples], spans, rows, probe.tasks)

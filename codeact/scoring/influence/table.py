@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from codeact.errors import InputError
 from codeact.models import SequenceLoss
+from codeact.scoring.perplexity import status_of_pass
 from codeact.scoring.spans import SCORABLE, IfdSpans
 from codeact.scoring.table import as_column, assemble, is_usable, scores_schema
 
@@ -82,9 +83,7 @@ def influence_table(
 
 
 def _status(span: IfdSpans, row: RowInfluence | None) -> str:
-    if row is None:
-        return span.status
-    return span.status if is_usable(_nll(row)) else "nonfinite"
+    return status_of_pass(span, row is not None, row is not None and is_usable(_nll(row)))
 
 
 def _nll(row: RowInfluence) -> float:

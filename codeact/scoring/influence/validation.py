@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from codeact.data import Example, Message
 from codeact.errors import InputError
 from codeact.models import ScoredSequence
+from codeact.scoring.perplexity import has_losses
 from codeact.scoring.presets import IfdPreset
-from codeact.scoring.spans import SCORABLE, IfdSpans, ifd_spans
+from codeact.scoring.spans import IfdSpans, ifd_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,7 +97,7 @@ def _task(
     if not name or "@" in name:
         raise InputError(f"a validation task needs a name without '@', got {name!r}")
     spans = _spans(examples, tokenizer, preset, max_length)
-    scored = [span for span in spans if span.status in SCORABLE]
+    scored = [span for span in spans if has_losses(span)]
     if not scored:
         raise InputError(
             f"validation task {name!r} must hold a problem with a solution to score, got none in "
