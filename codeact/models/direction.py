@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -93,7 +93,7 @@ def along(model: PreTrainedModel, direction: Direction) -> Iterator[None]:
             name: forward_ad.make_dual(parameters[name].detach(), tangent)
             for name, tangent in direction.items()
         }
-        with _swapped(model, duals), _padding_still(model):
+        with _swapped(model, duals), _padding(model, _without_tangent):
             yield
 
 
@@ -107,6 +107,8 @@ def moved(
     model: PreTrainedModel, direction: Direction, step: float, *, dtype: torch.dtype | None = None
 ) -> Iterator[None]:
     """Inside, the parameters are ``parameter + step * direction``; another copy of them.
+
+    What the embedding looks up for its ``padding_idx`` stays, as it has no gradient in PyTorch.
 
     Args:
         model: as of :func:`along`, as are the errors.
@@ -123,16 +125,18 @@ def moved(
                 others[name] = torch.add(there, direction[name].to(there.dtype), alpha=step)
             elif dtype is not None:
                 others[name] = parameter.detach().to(dtype)
-        with _swapped(model, others):
+        still = _where_it_was(model)
+        with _swapped(model, others), _padding(model, still):
             yield
 
 
 @contextmanager
-def _padding_still(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, the embedding of ``padding_idx`` has no tangent, as it has no gradient elsewhere.
+def _padding(model: PreTrainedModel, still: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
+    """Inside, embeddings pass through ``still(embeddings, is_padding)``.
 
-    PyTorch's reverse mode leaves that row out and its forward mode does not. Where the padding
-    token also ends a turn, rows have it.
+    What is looked up for ``padding_idx`` does not move here, as it has no gradient elsewhere.
+    PyTorch's reverse mode leaves that use of the row out (a tied head's use counts), and its
+    forward mode does not. Where the padding token also begins or ends a text, rows have it.
     """
     embeddings: Any = model.get_input_embeddings()
     padding = getattr(embeddings, "padding_idx", None)
@@ -140,19 +144,32 @@ def _padding_still(model: PreTrainedModel) -> Iterator[None]:
         yield
         return
 
-    def still(_: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        value, tangent = forward_ad.unpack_dual(output)
-        if tangent is None:
-            return output
-        is_padding = (inputs[0] == padding)[..., None]
-        dual: Tensor = forward_ad.make_dual(value, tangent.masked_fill(is_padding, 0.0))
-        return dual
+    def hook(_: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return still(output, (inputs[0] == padding)[..., None])
 
-    handle = embeddings.register_forward_hook(still)
+    handle = embeddings.register_forward_hook(hook)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _without_tangent(output: Tensor, is_padding: Tensor) -> Tensor:
+    value, tangent = forward_ad.unpack_dual(output)
+    if tangent is None:
+        return output
+    dual: Tensor = forward_ad.make_dual(value, tangent.masked_fill(is_padding, 0.0))
+    return dual
+
+
+def _where_it_was(model: PreTrainedModel) -> Callable[[Tensor, Tensor], Tensor]:
+    """Puts the embedding that ``padding_idx`` has now in place of others."""
+    embeddings: Any = model.get_input_embeddings()
+    padding = getattr(embeddings, "padding_idx", None)
+    before = None if padding is None else embeddings(torch.tensor([padding], device=model.device))
+    return lambda output, is_padding: (
+        output if before is None else torch.where(is_padding, before[0].to(output.dtype), output)
+    )
 
 
 def _checked(model: PreTrainedModel, direction: Direction) -> dict[str, Tensor]:

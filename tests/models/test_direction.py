@@ -221,6 +221,24 @@ def test_padding_has_no_derivative_as_it_has_no_gradient(
     np.testing.assert_allclose(loss.token_tangents, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("which", ["model.embed_tokens.weight", "all"])
+@pytest.mark.parametrize("name", ["llama-gqa", "gemma2-softcap"])
+def test_differences_leave_out_the_padding_too(
+    name: str, which: str, make_tiny: Callable[..., PreTrainedModel]
+) -> None:
+    """Else they contradict reverse mode where tied weights move the row by the head's gradient."""
+    model = make_tiny(name).double()
+    names = parameter_names(model) if which == "all" else (which,)
+    sequence = scored_from(np.array([5, 0, 7, 0, 9, 11], dtype=np.int32), 1)
+    direction = {n: v.double() for n, v in random_direction(model, names).items()}
+    totals = []
+    for step in (1e-3, -1e-3):  # norms are in float32: a smaller one meets their rounding
+        with moved(model, direction, step):
+            totals += [loss.total for loss in losses_of(model, [sequence])]
+    found = (totals[0] - totals[1]) / 2e-3
+    assert found == pytest.approx(reverse_dots(model, sequence, direction).sum(), rel=5e-3)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_gpu(

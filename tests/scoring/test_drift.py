@@ -63,6 +63,14 @@ def test_the_number_of_different_rankings() -> None:
     assert apart.num_effective == pytest.approx(3, abs=0.02)
 
 
+def test_constant_columns_are_no_ranking() -> None:
+    columns = np.random.default_rng(0).normal(size=(30, 3))
+    columns[:, 1] = 2.0
+    alone = rank_agreement(columns[:, [0, 2]], "ac")
+    assert rank_agreement(columns, "abc").num_effective == pytest.approx(alone.num_effective)
+    assert rank_agreement(np.ones((30, 2)), "ab").num_effective == 0
+
+
 def test_the_interval_covers_the_true_correlation() -> None:
     """Normal columns of correlation 0.6 have a Spearman of 6/π asin(0.3)."""
     rng = np.random.default_rng(3)
@@ -82,7 +90,7 @@ def test_what_cannot_be_ranked_says_nothing() -> None:
     assert np.isnan(found.rho[0, 1])
     assert np.isnan(found.rho[0, 2])
     assert (found.low[0, 1], found.high[0, 1]) == (-1, 1)
-    assert np.isnan(found.num_effective)
+    assert found.num_effective == 1  # of a alone; b is constant, c has one row
     assert np.isnan(rank_agreement(columns[:, :1], "a").mean)
     with pytest.raises(InputError, match=r"columns must be \(num_rows, 2\), got \(3, 3\)"):
         rank_agreement(columns, "ab")

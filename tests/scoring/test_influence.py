@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from transformers import AutoModelForCausalLM
 
 from codeact.data import Examples, load_examples
 from codeact.errors import InputError
-from codeact.models import LoadedModel, load_model
+from codeact.models import LoadedModel, load_model, scored_from
 from codeact.models.direction import is_moving
 from codeact.scoring import Scorer
-from codeact.scoring.influence import follow
+from codeact.scoring.influence import canary, follow
 from codeact.scoring.influence.adam import warm_up
 from codeact.scoring.influence.canary import compare
 from codeact.scoring.influence.oracle import SgdStep, one_step_influence
@@ -216,6 +215,27 @@ def test_a_wrong_tangent_stops_at_the_canary(
         scorer.influence_probe({"sums": tasks["sums"]}, derivative="forward")
 
 
+def test_the_check_runs_beside_a_kernel_of_half_precision(
+    tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It passes the model in float32, which the kernel that the user named may not take."""
+    model = load_model(tiny_model_folder, device="cpu", dtype="float32").model
+    model.set_attn_implementation("codeact_per_sequence")
+    seen = set()
+    attend = model.get_decoder().forward
+
+    def watch(*args: Any, **kwargs: Any) -> Any:
+        seen.add((model.config._attn_implementation, is_moving()))
+        return attend(*args, **kwargs)
+
+    monkeypatch.setattr(model.get_decoder(), "forward", watch)
+    canary._summed_losses(
+        model, {"model.norm.weight": torch.ones(32)}, 1e-3, [scored_from(np.arange(3, 9), 1)]
+    )
+    assert seen == {("codeact", False)}
+    assert model.config._attn_implementation == "codeact_per_sequence"
+
+
 def test_a_model_without_forward_mode_says_so(
     scorer: Scorer, pool: Examples, tasks: dict[str, Examples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +290,9 @@ def test_one_token_answers_have_an_influence(scorer: Scorer, tasks: dict[str, Ex
     question = "Question:\nIs 2 even?\n\nAnswer:\n"
     loaded = LoadedModel(scorer.model, scorer.tokenizer)
     gradient = mean_gradient(loaded, question, "y")
-    assert with_itself["influence"].to_pylist() == pytest.approx([dot(gradient, gradient)], rel=1e-4)
+    assert with_itself["influence"].to_pylist() == pytest.approx(
+        [dot(gradient, gradient)], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def stream_ghost(
     Ghost inner products (Wang et al., In-Run Data Shapley, arXiv:2406.11011): where the backward
     pass of the summed loss reaches the output of a module, its gradient there meets the change of
     that output along the direction; the products of a sequence's positions sum to its own. With F
-    the work of a forward pass, K directions take (2 + K) F, forward mode (1 + 2 K) F; but the
+    the work of a forward pass, K directions take (2 + K) F, a forward-mode pass each 3 K F; but the
     activations of a pack are kept. On a CPU long sequences take 3 F and little more for any K: see
     :class:`codeact.models.stream.ghost_products.ProductSums`.
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from codeact.errors import InputError
 from codeact.models import (
+    ATTN_IMPLEMENTATION,
     Direction,
     ScoredSequence,
     hidden_states,
@@ -128,10 +129,16 @@ def _summed_losses(
     batch = pack_sequences([s.input_ids for s in sequences], [s.labels for s in sequences]).to(
         model.device
     )
-    with moved(model, direction, step, dtype=torch.float32):
-        states = hidden_states(model, batch)
-        nlls = output_head(model).nll(states[batch.rows], batch.targets)
-        sums = segment_sums(nlls, torch.from_numpy(batch.cu_rows).to(nlls.device))
+    implementation = model.config._attn_implementation
+    # A kernel named by the user may take half precision alone.
+    model.set_attn_implementation(ATTN_IMPLEMENTATION)
+    try:
+        with moved(model, direction, step, dtype=torch.float32):
+            states = hidden_states(model, batch)
+            nlls = output_head(model).nll(states[batch.rows], batch.targets)
+            sums = segment_sums(nlls, torch.from_numpy(batch.cu_rows).to(nlls.device))
+    finally:
+        model.set_attn_implementation(implementation)
     values: NDArray[np.float64] = sums.cpu().numpy()
     return values
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from codeact.errors import InputError
 from codeact.scoring.influence.history import InfluenceHistory
+from codeact.scoring.influence.ranks import rank_correlations
 
 Floats = NDArray[np.float64]
 
@@ -47,9 +48,12 @@ class RankAgreement:
         """How many different rankings the columns amount to: ``m**2 / sum_ij rho_ij**2``.
 
         The participation ratio of the eigenvalues of ``rho``: 1 where all columns rank alike (or
-        exactly the other way round), m where no two have to do with each other. NaN with ``rho``.
+        exactly the other way round), m where no two have to do with each other. Columns without a
+        ranking (constant, or of fewer than two rows) do not count; NaN if others share no rows.
         """
-        return float(len(self.names) ** 2 / np.square(self.rho).sum())
+        ranked = np.isfinite(np.diag(self.rho))
+        total = np.square(self.rho[np.ix_(ranked, ranked)]).sum()
+        return float(ranked.sum() ** 2 / total) if ranked.any() else 0.0
 
     @property
     def mean(self) -> float:
@@ -74,7 +78,8 @@ def rank_agreement(columns: Floats, names: Sequence[str]) -> RankAgreement:
     for i in range(size):
         for j in range(i, size):
             used = np.isfinite(columns[:, i]) & np.isfinite(columns[:, j])
-            rho[i, j] = rho[j, i] = _spearman(columns[used, i], columns[used, j])
+            ours, theirs = columns[used, i], columns[used, j]
+            rho[i, j] = rho[j, i] = rank_correlations(ours[None], theirs[None])[0]
             pairs[i, j] = pairs[j, i] = used.sum()
     low, high = _interval(rho, pairs)
     return RankAgreement(tuple(names), rho, low, high, pairs)
@@ -168,18 +173,6 @@ def group_places(columns: Floats, groups: Sequence[str]) -> GroupPlaces:
             left_out = (total - len(inside)) / max(1, total - 1)
             reach[group, column] = _NORMAL_95 * np.sqrt(spread / len(inside) * left_out)
     return GroupPlaces(tuple(names.tolist()), sizes, places, reach)
-
-
-def _spearman(x: Floats, y: Floats) -> float:
-    """Pearson's correlation of mean ranks, in [-1, 1]."""
-    from scipy.stats import rankdata
-
-    if len(x) < 2:
-        return float("nan")
-    a, b = rankdata(x), rankdata(y)
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(np.clip((a @ b) / scale, -1, 1)) if scale else float("nan")
 
 
 def _interval(rho: Floats, num_pairs: NDArray[np.int64]) -> tuple[Floats, Floats]:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from codeact.scoring.influence.ranks import Values, rank_correlations
+
 # Numbers ranked at a time: 32 MiB in float64.
 _BLOCK = 1 << 22
 
-Values = NDArray[np.float64]
 Folds = Sequence[NDArray[np.int64]]
 
 
@@ -77,11 +78,5 @@ def interval(value: float, draws: Values) -> tuple[float, float]:
 
 
 def _spearman(first: Values, second: Values) -> Values:
-    """(num_samples,) Spearman's rho of each row of two matrices, ties by mean rank; 0 if flat."""
-    from scipy.stats import rankdata
-
-    ranks = [rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (first, second)]
-    lengths = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
-    products = (ranks[0] * ranks[1]).sum(axis=1)
-    flat = np.zeros_like(products)
-    return np.asarray(np.divide(products, lengths, out=flat, where=lengths > 0))
+    """(num_samples,) Spearman's rho of each row of two matrices; 0 where one is flat."""
+    return np.nan_to_num(rank_correlations(first, second))
