@@ -20,6 +20,8 @@ def count(number: float, noun: str = "") -> str:
 
 def percent(share: float) -> str:
     """A share as a percentage, with a decimal where it matters: ``2.4 %``, ``41 %``, ``99.5 %``."""
+    if share != share:  # NaN: a share of nothing
+        return "—"
     value = 100 * share
     decimals = 0 if 9.95 <= value <= 99 or value >= 100 else 1
     return f"{value:.{decimals}f}\xa0%"

@@ -135,7 +135,7 @@ def test_adamw_with_its_check_and_page(codeact: Any, places: Any, line: str) -> 
     assert float(found[1]) > 0.7
     page = (places.out / "page.html").read_text()
     assert "moments of a warm-up on the pool" in page
-    assert "2 problems of" in page
+    assert "2 problems, of" in page
 
 
 def test_checkpoints_and_their_ranks(
@@ -180,11 +180,14 @@ def test_an_adapter_alone_moves(codeact: Any, places: Any, line: str) -> None:
 
 
 def test_predicts_the_rows_it_does_not_measure(
-    codeact: Any, places: Any, line: str, val: Path
+    codeact: Any, places: Any, line: str, val: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rng = np.random.default_rng(0)
     rows = [
-        {"instruction": f"Write {n}", "output": "return " + " + ".join(rng.choice(list("abcd"), 3))}
+        {
+            "instruction": f"Write {n}",
+            "output": "return " + " + ".join(rng.choice(list("abcd"), 1 + n % 7)),
+        }
         for n in range(70)
     ]
     (places.out / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -209,7 +212,9 @@ def test_predicts_the_rows_it_does_not_measure(
     )
     assert np.corrcoef(values[source == "predicted"], truth[source == "predicted"])[0, 1] > 0.7
     done = codeact(words + "bad.npy")
-    assert "does not pass its gate" in done.err
+    assert done.err.count("does not pass its gate") == 1
+    assert "the length of the response alone tells as much" in done.err
+    assert "gate" not in caplog.text  # logged as well, the verdict would be on the screen twice
     assert done.err.endswith("55 rows measured, 0 predicted, 15 without influence\n")
     assert pq.read_table(places.out / "p.parquet")["influence"].null_count == 15
 

@@ -257,7 +257,7 @@ def test_the_exact_check_and_the_predictor_say_what_they_found(
     assert "The gate of 0.5 is not passed." in text
     assert "mean over tasks 0.31 (0.21 to 0.42) −0.28 not passed" in text
     assert "3.0 times a plain scoring pass" in text
-    assert "Derivatives are within 0.4 % of finite differences." in text
+    assert "check at the start derivatives are within 0.4 % of finite differences" in text
 
 
 def test_length_that_explains_the_ranking_is_a_warning(tmp_path: Path) -> None:
@@ -283,6 +283,30 @@ def test_size_that_follows_length_is_a_warning(tmp_path: Path) -> None:
     _, text = write(make_facts(table=table), tmp_path)
     assert "Warning: the size of influence follows length" in text
     assert "both ends of the ranking are short answers" in text
+
+
+def test_values_of_one_sign_are_neither_harm_nor_two_ends(tmp_path: Path) -> None:
+    """Their size is the value itself: that it follows length says nothing of the low end."""
+    table = make_table(1, length=4.0).drop_columns(["influence_js<b>"])
+    values = table["influence_he"].to_numpy() - np.nanmin(table["influence_he"].to_numpy()) + 1
+    for name in ("influence", "influence_he"):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, pa.array(values, from_pandas=True))
+    _, text = write(make_facts(table=table, oracle=None), tmp_path)
+    assert "Warning: the ranking is largely one of length" in text
+    assert "both ends of the ranking" not in text
+    assert "Most helpful row-" in text
+    assert "Least helpful row-" in text
+    assert "Most harmful" not in text
+    assert "of the rows harm 0 of 118 rows 3.0×" in text  # without the mean over tasks
+
+
+def test_predicted_rows_are_not_called_measured(tmp_path: Path) -> None:
+    source = [None if n in FAILED else "predicted" if n < 40 else "measured" for n in range(120)]
+    table = make_table(1).append_column("influence_source", pa.array(source))
+    _, text = write(make_facts(table=table), tmp_path)
+    assert "; for 39 of the rows this is predicted, not measured." in text
+    assert "influence is measured 79, predicted 39" in text
 
 
 def test_share_that_other_scores_explain() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,18 +18,20 @@ from codeact.data import Examples, load_examples
 from codeact.errors import InputError
 from codeact.files import write_parquet
 from codeact.pipeline.influence import stage
-from codeact.pipeline.influence.check import check_with_oracle, fill_predicted
+from codeact.pipeline.influence.check import check_with_oracle, fill_predicted, result_words
 from codeact.pipeline.influence.checkpoints import Checkpoint, find_checkpoints, rates_as_weights
 from codeact.pipeline.influence.model import InfluenceSettings
-from codeact.pipeline.influence.stage import InfluenceJob, report_facts
+from codeact.pipeline.influence.stage import InfluenceJob, InfluenceResult, report_facts
 from codeact.progress import OnProgress
 
 SETTINGS = InfluenceSettings(device="cpu", token_budget=200)
 
 
-@pytest.fixture(autouse=True)
-def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "_CPU_ROWS", 4)
+@pytest.fixture(autouse=True, scope="module")
+def _small_shards() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "_CPU_ROWS", 4)
+        yield
 
 
 def rows_of(num_rows: int, word: str) -> Examples:
@@ -67,7 +69,7 @@ def checkpoints(
     return found[0], found[1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def job(tiny_model_folder: Path, checkpoints: tuple[Path, Path]) -> InfluenceJob:
     return InfluenceJob(
         pool=rows_of(11, "alpha"),
@@ -75,6 +77,15 @@ def job(tiny_model_folder: Path, checkpoints: tuple[Path, Path]) -> InfluenceJob
         checkpoints=find_checkpoints(str(tiny_model_folder), checkpoints),
         settings=SETTINGS,
     )
+
+
+@pytest.fixture(scope="module")
+def finished(
+    job: InfluenceJob, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, InfluenceResult]:
+    """The whole job, never interrupted, and the folder of its shards."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, job.run(folder, quietly)
 
 
 def quietly(title: str) -> OnProgress:
@@ -99,8 +110,10 @@ def killer(after: int) -> Callable[[str], OnProgress]:
     return begin
 
 
-def test_killed_and_resumed_gives_the_same_bytes(job: InfluenceJob, tmp_path: Path) -> None:
-    whole = contents(job.run(tmp_path / "whole", quietly).table, tmp_path / "whole.parquet")
+def test_killed_and_resumed_gives_the_same_bytes(
+    job: InfluenceJob, finished: tuple[Path, InfluenceResult], tmp_path: Path
+) -> None:
+    whole = contents(finished[1].table, tmp_path / "whole.parquet")
     parts = tmp_path / "parts"
     for after in (4, 8):
         with pytest.raises(KeyboardInterrupt):
@@ -113,18 +126,20 @@ def test_killed_and_resumed_gives_the_same_bytes(job: InfluenceJob, tmp_path: Pa
 
 
 def test_what_is_done_needs_no_model(
-    job: InfluenceJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: InfluenceJob, finished: tuple[Path, InfluenceResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = job.run(tmp_path, quietly)
+    folder, before = finished
     monkeypatch.setattr(Checkpoint, "load", lambda *_: pytest.fail("loaded"))
-    after = job.run(tmp_path, quietly)
+    after = job.run(folder, quietly)
     assert after.table.equals(before.table)
     assert after.measured.notes == before.measured.notes
     assert after.seconds > 0
 
 
-def test_checkpoints_are_weighed_by_their_learning_rates(job: InfluenceJob, tmp_path: Path) -> None:
-    result = job.run(tmp_path, quietly)
+def test_checkpoints_are_weighed_by_their_learning_rates(
+    job: InfluenceJob, finished: tuple[Path, InfluenceResult], tmp_path: Path
+) -> None:
+    result = finished[1]
     first, second = (
         result.measured.tables[label]["influence_one"].to_numpy()
         for label in ("checkpoint-10", "checkpoint-20")
@@ -175,12 +190,17 @@ def test_key_changes_with_all_that_changes_a_number(job: InfluenceJob, tmp_path:
     assert replace(job, num_exact=3, step=0.1).key() == job.key()  # reads the same shards
 
 
-def test_oracle_agrees_with_small_steps(job: InfluenceJob, tmp_path: Path) -> None:
+def test_oracle_agrees_with_small_steps(
+    job: InfluenceJob, finished: tuple[Path, InfluenceResult], tmp_path: Path
+) -> None:
     """The fall of L(V) per unit of the rate is the influence; it is not found a second time."""
-    measured = job.run(tmp_path, quietly).measured
+    measured = finished[1].measured
     model, table = job.model(job.checkpoints[1], "float32"), measured.tables["checkpoint-20"]
     check = check_with_oracle(model, table, 6, 1e-4, tmp_path, quietly(""))
     assert len(check.ids) == 6
+    words = report_facts(job, finished[1]._replace(oracle=check)).settings
+    assert words["exact steps"] == "learning rate 0.0001, float32, at checkpoint-20"
+    assert words["device and dtype"] == "cpu, float32"
     assert "alpha-10" not in check.ids
     np.testing.assert_allclose(check.exact["one"], check.fast["one"], rtol=0.05, atol=0.02)
     assert check.agreement()["one"].rho > 0.9
@@ -284,6 +304,25 @@ def test_moments_of_the_checkpoint_are_its_own(job: InfluenceJob, tmp_path: Path
     assert other.measured.notes["with-state"].preconditioner.endswith("with-state/optimizer.pt")
 
 
+def test_problems_that_do_not_fit_are_said(job: InfluenceJob, tmp_path: Path) -> None:
+    problems = [
+        {"instruction": "a", "output": "b = 1"},
+        {"instruction": "c", "output": "d = " + "1 + " * 20},
+        {"instruction": "e" * 60, "output": "f = 1"},
+    ]
+    short = replace(
+        job,
+        pool=rows_of(4, "a"),
+        validation={"one": load_examples(problems)},
+        checkpoints=job.checkpoints[:1],
+        settings=replace(SETTINGS, max_length=60),
+    )
+    result = short.run(tmp_path, quietly)
+    words = "2 problems (1 with a cut solution), without 1 that do not fit"
+    assert f"one: {words}" in list(result_words(result))
+    assert report_facts(short, result).settings["validation task one"].startswith(f"{words}, of ")
+
+
 def test_token_column_is_in_a_shard_without_a_score(job: InfluenceJob, tmp_path: Path) -> None:
     silent = load_examples([{"id": str(n), "instruction": "a", "output": ""} for n in range(4)])
     pool = Examples([*silent, *job.pool], "both")
@@ -345,6 +384,12 @@ def test_labels_differ(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
         shutil.copytree(checkpoints[0], tmp_path / run / "last")
     found = find_checkpoints("m", [tmp_path / "a/last", tmp_path / "b/last"])
     assert [one.label for one in found] == ["a/last", "b/last"]
+    for run in ("x", "y"):  # the last two parts are the same
+        shutil.copytree(checkpoints[0], tmp_path / run / "a/last")
+    found = find_checkpoints("m", [tmp_path / "x/a/last", tmp_path / "y/a/last"])
+    assert [one.label for one in found] == ["x/a/last", "y/a/last"]
+    with pytest.raises(InputError, match=r"must be different folders, got .+ twice"):
+        find_checkpoints("m", [tmp_path / "a/last", tmp_path / "b/../a/last"])
     with pytest.raises(InputError, match=r"must be different folders, got .+ twice"):
         find_checkpoints("m", [checkpoints[0], checkpoints[0]])
     with pytest.raises(InputError, match=r"holds neither a model .+ nor an adapter"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 
 import numpy as np
@@ -140,23 +139,20 @@ def test_rows_without_influence_are_left_out(predictable: tuple[np.ndarray, np.n
     np.testing.assert_array_equal(partly.predict(points[200:]), alone.predict(points[200:]))
 
 
-def test_length_that_tells_as_much_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_length_that_tells_as_much_is_said_to() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(10, 500, 200)
     truth = -np.log(lengths) + 0.1 * rng.normal(size=200)
     points = np.column_stack([np.sqrt(lengths), rng.normal(size=(200, 8))])
-    with caplog.at_level(logging.WARNING):
-        found = InfluencePredictor().fit(points, truth, num_response_tokens=lengths)
+    found = InfluencePredictor().fit(points, truth, num_response_tokens=lengths)
     assert found.passes_
     assert found.length_explains_
     assert found.length_spearman_ == pytest.approx(spearmanr(lengths, truth)[0], abs=0.02)
-    assert "the length of the response alone tells as much (Spearman -0.9" in caplog.text
-    assert caplog.records[0].message == found.verdict_
-    caplog.clear()
+    assert "the length of the response alone tells as much (Spearman -0.9" in found.verdict_
     unrelated = InfluencePredictor().fit(points, truth, num_response_tokens=rng.permutation(200))
     assert not unrelated.length_explains_
     assert abs(unrelated.length_spearman_ or 0.0) < 0.2
-    assert not caplog.text
+    assert "tells as much" not in unrelated.verdict_
 
 
 def test_constants_rank_nothing() -> None:

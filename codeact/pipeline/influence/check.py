@@ -37,6 +37,7 @@ Floats = NDArray[np.float64]
 # Small enough for the loss to be nearly straight over it, large enough for float32 to see it: an
 # Adam step moves every weight by about its rate, a plain one by the rate times the gradient.
 DEFAULT_STEPS = {"sgd": 1e-3, "adamw": 1e-5}
+_BLOCK = 4096  # rows whose tokens are held at once to count those of a pool
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class OracleCheck:
     Attributes:
         ids: of the rows.
         step: learning rate of the step that was taken.
+        where: label of the checkpoint that took it; "" if it is alone.
         fast: by task, (num_checked,) first-order influence.
         exact: by task, (num_checked,) fall of the validation loss after one step on the row,
             divided by the learning rate: under plain SGD it goes to ``fast`` as the step shrinks.
@@ -53,6 +55,7 @@ class OracleCheck:
 
     ids: tuple[str, ...]
     step: float
+    where: str
     fast: Mapping[str, Floats]
     exact: Mapping[str, Floats]
 
@@ -102,6 +105,7 @@ def check_with_oracle(
     return OracleCheck(
         ids=tuple(table["id"][row].as_py() for row in chosen),
         step=step,
+        where=model.checkpoint.label,
         fast={task: table[f"influence_{task}"].to_numpy()[chosen] for task in tasks},
         exact={task: found[task].to_numpy() / step for task in tasks},
     )
@@ -211,8 +215,18 @@ def _with_unmeasured(
 
     known = set(measured["id"].to_pylist())
     others = pool.select([row for row, id_ in enumerate(pool.ids) if id_ not in known])
-    spans = spans_without_weights(checkpoint, others, settings)
-    blank = influence_table(others.ids, spans, [None] * len(others), ["task"])
+    blocks = [
+        others.select(range(k, min(k + _BLOCK, len(others)))) for k in range(0, len(others), _BLOCK)
+    ]
+    blank = pa.concat_tables(
+        influence_table(
+            rows.ids,
+            spans_without_weights(checkpoint, rows, settings),
+            [None] * len(rows),
+            ["task"],
+        )
+        for rows in blocks
+    )
     columns = [
         blank[field.name] if field.name in blank.column_names
         else pa.nulls(len(others), field.type)
@@ -235,6 +249,9 @@ def result_words(result: InfluenceResult) -> Iterator[str]:
     for label, note in measured.notes.items():
         yield canary_words(label, note)
     history = measured.history
+    for task, words in next(iter(measured.notes.values())).problems.items():
+        if not words.endswith(" problems"):
+            yield f"{task}: {words}"
     for task, values in zip(history.tasks, history.mean().T, strict=True):
         known = values[np.isfinite(values)]
         share = f"{(known < 0).mean():.0%}" if len(known) else "none"
@@ -242,11 +259,12 @@ def result_words(result: InfluenceResult) -> Iterator[str]:
     if len(history.checkpoints) > 1:
         yield from _drift(history, measured.weights is not None)
     if result.oracle is not None:
+        where = f" at {result.oracle.where}" if len(history.checkpoints) > 1 else ""
         for task, found in result.oracle.agreement().items():
             low, high = found.interval
             yield (
                 f"{task}: Spearman {found.rho:.3f} ({low:.3f} to {high:.3f}) with exact steps of "
-                f"rate {result.oracle.step:g} on {found.num_pairs} rows"
+                f"rate {result.oracle.step:g} on {found.num_pairs} rows{where}"
             )
     yield from _predicted(result)
 

@@ -112,13 +112,13 @@ def rates_as_weights(checkpoints: Sequence[Checkpoint]) -> list[float] | None:
 def _labels(folders: Sequence[Path]) -> list[str]:
     """Folder names, with as much of their paths before them as makes them differ."""
     paths = [folder.expanduser().absolute() for folder in folders]
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
+    places = [path.resolve() for path in paths]
+    if len(set(places)) < len(places):
+        twice = next(place for place in places if places.count(place) > 1)
         raise InputError(f"--checkpoints must be different folders, got {twice} twice")
-    names = [path.name for path in paths]
-    if len(set(names)) == len(names):
-        return names
-    return ["/".join(path.parts[-2:]) for path in paths]
+    longest = max(len(path.parts) for path in paths)
+    names = (["/".join(path.parts[-size:]) for path in paths] for size in range(1, longest + 1))
+    return next(labels for labels in names if len(set(labels)) == len(labels))
 
 
 def _checkpoint(model: str, folder: Path, label: str) -> Checkpoint:

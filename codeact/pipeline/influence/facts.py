@@ -119,6 +119,14 @@ class InfluenceFacts:
         return [detect_language(example) for example in self.examples]
 
     @property
+    def num_predicted(self) -> int:
+        """Rows whose mean over tasks is predicted."""
+        if "influence_source" not in self.table.column_names:
+            return 0
+        sources: list[str | None] = self.table["influence_source"].to_pylist()
+        return sources.count("predicted")
+
+    @property
     def predictors(self) -> Mapping[str, Any]:
         """By task, "" for one of the mean over tasks; empty if there is none."""
         if self.predictor is None:

@@ -80,12 +80,24 @@ class Notes:
         losses: ``L(V)`` of each task, in nats.
         errors: of the check against finite differences, relative, by task.
         preconditioner: in words.
+        problems: of each task, in words, see :func:`problem_words`.
     """
 
     derivative: str
     losses: Mapping[str, float]
     errors: Mapping[str, float]
     preconditioner: str
+    problems: Mapping[str, str]
+
+
+def problem_words(task: ValidationTask) -> str:
+    """How many problems a task is measured on, and what became of those that are too long."""
+    words = f"{len(task.sequences)} problems"
+    if task.num_truncated:
+        words += f" ({task.num_truncated} with a cut solution)"
+    if task.num_skipped:
+        words += f", without {task.num_skipped} that do not fit"
+    return words
 
 
 def canary_words(label: str, note: Notes) -> str:

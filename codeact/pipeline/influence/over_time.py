@@ -174,8 +174,8 @@ def extreme_section(facts: InfluenceFacts) -> Section:
         f"Of {count(everywhere.num_rows, 'row')}, {count(len(everywhere.top))} are in the best "
         f"tenth and {count(len(everywhere.bottom))} in the worst tenth of all "
         f"{count(everywhere.num_columns)} rankings; independent rankings would give "
-        f"{by_chance(everywhere.expected)} of each. These rows are the safest to "
-        "keep and to drop; what lies between depends on task and time."
+        f"{by_chance(everywhere.expected)} of each. Of all other rows it depends on the task or "
+        "the checkpoint whether they stand at an end."
     ]
     head = ["in all rankings of", "rankings", "best tenth", "worst tenth", "by chance, each"]
     tables = [Table(head, lines)]

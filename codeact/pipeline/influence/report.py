@@ -82,6 +82,8 @@ def _summary(facts: InfluenceFacts) -> list[str]:
     means = ["tasks"] if len(facts.tasks) > 1 else []
     means += ["checkpoints"] if len(checkpoints) > 1 else []
     where = f", in the mean over {' and '.join(means)}" if means else ""
+    if facts.num_predicted:
+        where += f"; for {count(facts.num_predicted)} of the rows this is predicted, not measured"
     return [
         f"Of {count(len(values), 'row')} of {_data_name(facts)}, {count((values > 0).sum())} "
         f"({percent((values > 0).mean())}) lower the loss on {listed(facts.tasks)} when the model "
@@ -97,7 +99,8 @@ def _key_figures(facts: InfluenceFacts) -> list[KeyFigure]:
     figures = []
     values = facts.influence[np.isfinite(facts.influence)]
     if len(values):
-        note = f"{count((values < 0).sum())} of {count(len(values), 'row')}, mean over tasks"
+        note = f"{count((values < 0).sum())} of {count(len(values), 'row')}"
+        note += ", mean over tasks" if len(facts.tasks) > 1 else ""
         figures.append(KeyFigure(percent((values < 0).mean()), "of the rows harm", note))
     if len(facts.tasks) > 1:
         found = rank_agreement(facts.by_task, facts.tasks)

@@ -25,9 +25,10 @@ def rows_section(facts: InfluenceFacts) -> Section:
         return Section("rows", "Rows", "No row has an influence.")
     order = known[np.argsort(-values[known], kind="stable")]
     half = (len(order) + 1) // 2
+    best, worst = order[:half][:_PER_END], order[half:][::-1][:_PER_END]
     groups = [
-        CardGroup("Most helpful", "", cards(facts, order[:half][:_PER_END])),
-        CardGroup("Most harmful", "", cards(facts, order[half:][::-1][:_PER_END])),
+        CardGroup(_end_title(values[best] > 0, "helpful", "harmful"), "", cards(facts, best)),
+        CardGroup(_end_title(values[worst] < 0, "harmful", "helpful"), "", cards(facts, worst)),
     ]
     if len(facts.tasks) > 1:
         spread = np.ptp(places(facts.by_task), axis=1)
@@ -39,6 +40,11 @@ def rows_section(facts: InfluenceFacts) -> Section:
         "most helpful first."
     ]
     return Section("rows", "Rows", text=text, groups=[group for group in groups if group.cards])
+
+
+def _end_title(is_so: NDArray[np.bool_], what: str, opposite: str) -> str:
+    """The top of a pool may harm, and the bottom may help."""
+    return f"Most {what}" if is_so.all() else f"Least {opposite}"
 
 
 def places(columns: Floats) -> Floats:

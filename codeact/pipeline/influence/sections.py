@@ -20,7 +20,7 @@ from codeact.pipeline.influence.words import (
     without_unit,
 )
 from codeact.pipeline.report_parts import Figure, Section, Table, as_figure
-from codeact.pipeline.report_words import count, duration, percent, sentence
+from codeact.pipeline.report_words import count, duration, percent
 
 _MOST_FIGURES = 6  # tasks with a histogram; the table has all
 _STRONG = 0.5  # |rho| from which length explains the ranking
@@ -58,7 +58,7 @@ def asked_section(facts: InfluenceFacts) -> Section:
         words = ", ".join(f"{kind} {count(sources.count(kind))}" for kind in kinds)
         lines.append(["influence is", words])
     if facts.canary:
-        lines.append(["check at the start", sentence(facts.canary)])
+        lines.append(["check at the start", facts.canary])
     text = [
         "The influence of a row on a task is how fast the task's validation loss falls when the "
         "model takes a training step on that row alone: nats per token of the reference solutions, "
@@ -189,7 +189,7 @@ def _length_warnings(
             f"influence chooses {_kind(value)} answers. Only random rows of the same lengths are a "
             "fair control, and lengths alone would give much of this selection for nothing."
         )
-    if abs(size) >= _STRONG:
+    elif abs(size) >= _STRONG:  # not both: nearly all values of one sign have one ranking
         yield (
             f"Warning: the size of influence follows length (ρ = {rho(size)}), whichever its sign: "
             f"both ends of the ranking are {_kind(size)} answers. A band, or dropping only the "

@@ -25,6 +25,7 @@ from codeact.pipeline.influence.model import (
     Measured,
     Notes,
     canary_words,
+    problem_words,
 )
 from codeact.pipeline.score_cost import clock_in
 from codeact.progress import OnProgress
@@ -238,6 +239,7 @@ def _notes(model: InfluenceModel, probe: InfluenceProbe) -> dict[str, Any]:
         "losses": {task: float(loss) for task, loss in probe.losses.items()},
         "errors": {task: float(canary.error) for task, canary in probe.canaries.items()},
         "preconditioner": words,
+        "problems": {task.name: problem_words(task) for task in model.tasks},
     }
 
 
@@ -260,20 +262,22 @@ def report_facts(job: InfluenceJob, result: InfluenceResult, command: str = "") 
 
 
 def _settings_words(job: InfluenceJob, result: InfluenceResult) -> dict[str, str]:
+    from codeact.models import resolve_device, resolve_dtype
+
     settings, notes = job.settings, result.measured.notes
     first = next(iter(notes.values()))
-    words = {"model": ", ".join(checkpoint.name for checkpoint in job.checkpoints)}
+    words = {"model": ", ".join(_model_words(checkpoint) for checkpoint in job.checkpoints)}
     if result.measured.weights is not None:
         rates = (
             f"{label} {rate:g}" for label, rate in zip(notes, result.measured.weights, strict=True)
         )
-        words["weights of the checkpoints (their learning rates)"] = ", ".join(rates)
+        words["learning rates"] = ", ".join(rates)
     elif len(notes) > 1:
-        words["weights of the checkpoints"] = "all alike"
+        words["learning rates"] = "not known of every checkpoint, so that all weigh alike"
     for task, examples in job.validation.items():
         losses = ", ".join(f"{note.losses[task]:.4f}" for note in notes.values())
         words[f"validation task {task}"] = (
-            f"{len(examples)} problems of {examples.source}, loss {losses} nats a token"
+            f"{first.problems[task]}, of {examples.source}; loss {losses} nats a token"
         )
     words["text around a problem"] = settings.style
     words["template"] = settings.preset
@@ -282,6 +286,14 @@ def _settings_words(job: InfluenceJob, result: InfluenceResult) -> dict[str, str
     words["parameters"] = settings.parameters
     words["derivative"] = first.derivative
     if result.oracle is not None:
-        words["learning rate of the exact steps"] = f"{result.oracle.step:g}"
-    words["device and dtype"] = f"{settings.device}, {settings.dtype}"
+        where = f", at {result.oracle.where}" if len(notes) > 1 else ""
+        words["exact steps"] = f"learning rate {result.oracle.step:g}, float32{where}"
+    device = resolve_device(settings.device)
+    dtype = str(resolve_dtype(settings.dtype, device)).removeprefix("torch.")
+    words["device and dtype"] = f"{device}, {dtype}"
     return words
+
+
+def _model_words(checkpoint: Checkpoint) -> str:
+    over = f" over {checkpoint.model}" if checkpoint.adapter is not None else ""
+    return f"{checkpoint.name}{over}"

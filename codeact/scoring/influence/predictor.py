@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +13,6 @@ from codeact.scoring.influence.held_out import bootstrap_in_folds, interval, spe
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
-
-logger = logging.getLogger(__name__)
 
 _ALPHAS = tuple(float(alpha) for alpha in np.logspace(0, 6, 13))
 _NUM_RESAMPLES = 1000
@@ -120,8 +117,6 @@ class InfluencePredictor:
         self._model, self.alpha_ = self._fit_ridge(points, _normal_scores(truth))
         self._sorted = np.sort(truth)
         self.verdict_ = self._verdict()
-        if self.length_explains_:
-            logger.warning("%s", self.verdict_)
         return self
 
     def predict(self, embeddings: ArrayLike) -> Values:
