@@ -11,8 +11,8 @@ validation gradient is made before the clock starts, for all alike:
 - ``backward each``: the usual code, ``loss.backward()`` a row and a product with each gradient;
 - ``plain pass``: the losses alone, what a scoring pass costs.
 
-``all tasks`` has as many directions as there are tasks, or copies of them up to three. On a GPU
-models of real shapes with random weights score random rows: see ``influence_shapes.py``.
+``2 tasks`` and ``3 tasks`` have as many directions. On a GPU models of real shapes with random
+weights score random rows: see ``influence_shapes.py``.
 
     python benchmarks/bench_influence.py --rows 24 --rounds 2
 """
@@ -25,7 +25,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from harness import Case, measure, report
+from harness import Case, measure, peak_of_fresh_process, record, report
 from influence_data import add_options, load
 from influence_rivals import backward_each, mean_gradient
 from influence_shapes import run_shapes
@@ -35,11 +35,19 @@ from transformers import PreTrainedModel
 
 from codeact.cli.allocator import keep_freed_memory
 from codeact.errors import InputError
-from codeact.models import LoadedModel, ScoredSequence, demo_model, load_model, stream_losses
+from codeact.models import (
+    LoadedModel,
+    PeakMemory,
+    ScoredSequence,
+    demo_model,
+    load_model,
+    stream_losses,
+)
 from codeact.scoring.influence.probe import InfluenceProbe
 from codeact.scoring.influence.validation import ValidationTask
 
 BANDS = {"up to 128 tokens": (1, 128), "129 to 512 tokens": (129, 512), "all lengths": (1, 10**6)}
+TASKS = {"2 tasks": 2, "3 tasks": 3}
 
 
 def values(probe: InfluenceProbe, rows: Sequence[ScoredSequence]) -> NDArray[np.float64]:
@@ -101,6 +109,41 @@ def with_lora(options: argparse.Namespace) -> PreTrainedModel | None:
     return base
 
 
+def extra_memory(options: argparse.Namespace, way: str) -> float:
+    """MiB that one way takes at most, beyond model, direction and libraries, in a fresh process."""
+    arguments = [f"--rows={options.rows}", f"--problems={options.problems}", f"--alone={way}"]
+    arguments += [f"--model={options.model}"] if options.model else []
+    arguments += [f"--data={options.data}"] if options.data else []
+    arguments += [f"--validation={place}" for place in options.validation or ()]
+    return peak_of_fresh_process(__file__, arguments)
+
+
+def run_alone(options: argparse.Namespace) -> None:
+    """Print what a way adds to what lies in memory before it begins."""
+    loaded = load_model(options.model or demo_model(), dtype="float32")
+    rows, tasks = load(options, loaded)
+    derivative = "forward" if options.alone == "plain pass" else options.alone
+    probe = InfluenceProbe(loaded.model, tasks[:1], derivative=derivative)
+    with PeakMemory() as before:
+        pass
+    with PeakMemory() as during:
+        if options.alone == "plain pass":
+            plain_pass(loaded, rows)
+        else:
+            probe.rows(rows)
+    print(during.mib - before.mib)
+
+
+def run_memory(options: argparse.Namespace) -> None:
+    """Peaks of the ways, one process each."""
+    for way in ("plain pass", "forward", "ghost", "difference"):
+        extra = extra_memory(options, way)
+        print(f"  {way}: {extra:.0f} MiB beyond model and direction", flush=True)
+        record(
+            {"script": "bench_influence", "case": "memory", "contender": way, "extra_mib": extra}
+        )
+
+
 def agreement(found: NDArray[np.float64], truth: NDArray[np.float64]) -> dict[str, str]:
     """Rank correlation with the usual code, and the median relative difference from it."""
     apart = np.median(np.abs(found - truth) / np.abs(truth))
@@ -113,9 +156,10 @@ def run_tasks(
     stock: LoadedModel,
     rows: list[ScoredSequence],
     tasks: Sequence[ValidationTask],
+    num_tasks: int,
 ) -> None:
-    """Several directions at once."""
-    several = [tasks[k % len(tasks)] for k in range(max(3, len(tasks)))]
+    """Several directions at once; those of the tasks are repeated if there are fewer."""
+    several = [tasks[k % len(tasks)] for k in range(num_tasks)]
     probes = {
         way: InfluenceProbe(loaded.model, several, derivative=way) for way in ("forward", "ghost")
     }
@@ -134,8 +178,14 @@ def main() -> None:
     add_options(parser)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--band", choices=[*BANDS, "all tasks"], action="append")
+    parser.add_argument("--band", choices=[*BANDS, *TASKS], action="append")
+    parser.add_argument("--memory", action="store_true", help="peaks of the ways instead of times")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)  # one way, for its peak memory
     options = parser.parse_args()
+    if options.alone:
+        return run_alone(options)
+    if options.memory:
+        return run_memory(options)
     if torch.cuda.is_available() and options.model is None:
         return run_shapes()
     try:
@@ -146,9 +196,9 @@ def main() -> None:
     loaded = load_model(path, dtype="float32")
     stock = load_model(path, dtype="float32", attn_implementation="sdpa")
     rows, tasks = load(options, loaded)
-    for band in options.band or [*BANDS, "all tasks"]:
-        if band == "all tasks":
-            run_tasks(options, loaded, stock, rows, tasks)
+    for band in options.band or [*BANDS, *TASKS]:
+        if band in TASKS:
+            run_tasks(options, loaded, stock, rows, tasks, TASKS[band])
         else:
             run_band(options, band, loaded, stock, rows, tasks[0])
     return None
