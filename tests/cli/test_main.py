@@ -129,12 +129,15 @@ def test_ctrl_c_ends_with_130_and_the_run_goes_on(places: Any, codeact: Any) -> 
         env=ENVIRONMENT,
         text=True,
     )
-    deadline = time.monotonic() + 120
-    while not (folder / "packing.json").exists() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / "packing.json").exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # else it trains on for hours beside the tests after it
     assert process.returncode == 130, err
     assert out == ""
     *lines, last = err.splitlines()
