@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from codeact.cli.allocator import keep_freed_memory
-from codeact.data import harvest_functions, load_examples
+from codeact.data import Examples, harvest_functions, load_examples
 from codeact.errors import InputError
 from codeact.models import LoadedModel, ScoredSequence, demo_model, load_model
 from codeact.scoring import Scorer
 from codeact.scoring.influence.adam import AdamState, warm_up
 from codeact.scoring.influence.oracle import AdamWStep, SgdStep, one_step_influence
 from codeact.scoring.influence.probe import InfluenceProbe
+from codeact.scoring.influence.validation import ValidationTask, validation_tasks
 
 CHECKS = ("sgd", "adamw", "bfloat16", "exact", "planted")
 NUM_SHUFFLES = 1000
@@ -134,20 +135,25 @@ def check_planted(options: argparse.Namespace, loaded: LoadedModel) -> None:
         like, others = (harvest_functions((name,)) for name in ("networkx", "sympy"))
     else:
         like, others = load_examples(options.planted), load_examples(options.data)
-    num_planted = options.rows // 10
-    chosen = choose_rows(like, num_planted + options.problems)
-    planted, problems = chosen[:num_planted], chosen[num_planted:]
-    pool = [*planted, *choose_rows(others, options.rows - num_planted)]
+    num_planted, num_others = options.rows // 10, options.rows - options.rows // 10
     scorer = Scorer(loaded, max_length=options.max_length)
-    probe = scorer.influence_probe({"like": problems})
-    found = scorer.influence_along(probe, pool)["influence"].to_numpy(zero_copy_only=False)
-    usable = ~np.isnan(found)
-    is_planted = (np.arange(len(pool)) < num_planted)[usable]
-    top = np.argsort(-found[usable])[: round(len(pool) / 10)]
+
+    def scorable(examples: Examples, num_rows: int) -> tuple[ScoredSequence, ...]:
+        """So many rows, from twice as many spread over the set: some are longer than may be."""
+        named = {"rows": choose_rows(examples, min(2 * num_rows, len(examples)))}
+        (found,) = validation_tasks(named, scorer.tokenizer, scorer.preset, scorer.max_length)
+        return found.sequences[:num_rows]
+
+    chosen = scorable(like, num_planted + options.problems)
+    problems, planted = chosen[: options.problems], chosen[options.problems :]
+    pool = [*planted, *scorable(others, num_others)]
+    probe = InfluenceProbe(loaded.model, [ValidationTask("like", problems, 0, 0)])
+    is_planted = np.arange(len(pool)) < len(planted)
+    top = np.argsort(-values(probe, pool)[:, 0])[: len(planted)]
     rng = np.random.default_rng(0)
     shuffled = [rng.permutation(is_planted)[top].mean() for _ in range(NUM_SHUFFLES)]
     say(
-        f"planted, {num_planted} of {len(pool)} rows",
+        f"planted, {len(planted)} of {len(pool)} rows",
         {
             "precision of the top tenth": float(is_planted[top].mean()),
             "with shuffled labels, mean": float(np.mean(shuffled)),
