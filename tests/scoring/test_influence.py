@@ -165,7 +165,7 @@ def test_preconditioned_by_adam(scorer: Scorer, pool: Examples, tasks: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("num_tasks", "derivative"), [(1, "forward"), (2, "forward"), (3, "ghost")]
+    ("num_tasks", "derivative"), [(1, "forward"), (2, "ghost"), (3, "ghost")]
 )
 def test_auto_takes_what_costs_less(
     num_tasks: int, derivative: str, scorer: Scorer, tasks: dict[str, Examples]

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 Derivative = Literal["auto", "forward", "ghost", "difference"]
 
-# From so many directions on, one backward pass for all costs less than a forward-mode pass each.
-_GHOST_FROM = 3
+# From so many directions on, one backward pass for all costs less than a forward-mode pass each:
+# (2 + K) F against 3 K F.
+_GHOST_FROM = 2
 _NUM_CANARIES = 2
 # A canary should say something, and cost little.
 _LEAST_SCORED = 8
@@ -48,8 +49,8 @@ class InfluenceProbe:
         derivative: how rows follow a direction, see :class:`Follower`. ``forward`` is one pass of
             dual numbers a task, exact, with a value for each token; ``ghost`` one backward pass to
             the activations for all tasks, exact; ``difference`` two plain passes a task with the
-            weights moved back and forth, in float32 only, good to about 1 %. ``auto`` is forward up
-            to two tasks and ghost from three on, or the other where the model has no such.
+            weights moved back and forth, in float32 only, good to about 1 %. ``auto`` is forward
+            for one task and ghost from two on, or the other where the model has no such.
         token_budget: tokens of one pass.
         on_progress: called with problems done and problems in all.
 
