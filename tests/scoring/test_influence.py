@@ -164,9 +164,7 @@ def test_preconditioned_by_adam(scorer: Scorer, pool: Examples, tasks: dict[str,
         assert found[row] == pytest.approx(scale * dot(gradient, moved), rel=2e-3)
 
 
-@pytest.mark.parametrize(
-    ("num_tasks", "derivative"), [(1, "forward"), (2, "ghost"), (3, "ghost")]
-)
+@pytest.mark.parametrize(("num_tasks", "derivative"), [(1, "forward"), (2, "ghost"), (3, "ghost")])
 def test_auto_takes_what_costs_less(
     num_tasks: int, derivative: str, scorer: Scorer, tasks: dict[str, Examples]
 ) -> None:
