@@ -23,7 +23,6 @@ from codeact.training.in_run_batches import (
     InRunSums,
     TrainSequence,
     keep_sequences,
-    num_scored,
     sequence_hash,
     sequences_of,
 )
@@ -111,7 +110,7 @@ class InRunInfluence(TrainerCallback):
         ids: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> None:
-        self.validation = [s for s in validation if num_scored(s)]
+        self.validation = [s for s in validation if s.num_scored]
         if not self.validation:
             raise InputError(
                 f"validation needs a sequence with a scored token, got {len(validation)} without"

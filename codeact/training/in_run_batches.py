@@ -54,11 +54,6 @@ class TrainSequence(NamedTuple):
     weight: float
 
 
-def num_scored(sequence: ScoredSequence) -> int:
-    """Tokens of a sequence that carry a loss."""
-    return int((sequence.labels[1:] != IGNORE_INDEX).sum())
-
-
 def sequence_hash(input_ids: NDArray[np.int32], labels: NDArray[np.int32]) -> str:
     """16 hexadecimal digits of BLAKE2b over tokens and labels: what a batch knows a row by.
 
@@ -206,7 +201,7 @@ def _sequence(
         if (weights[scored] != weights[scored][0]).any():
             raise InputError("in-run influence needs one weight a sequence, loss_weights has more")
     tokens = ScoredSequence(input_ids.astype(np.int32), labels)
-    return TrainSequence(tokens, num_scored(tokens), weight)
+    return TrainSequence(tokens, tokens.num_scored, weight)
 
 
 def _bounds(batch: Batch) -> NDArray[np.int64] | None:

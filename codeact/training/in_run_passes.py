@@ -23,7 +23,6 @@ from codeact.models.stream.ghost import ghost_gram, stream_ghost
 from codeact.models.stream.gradient import loss_gradient
 from codeact.models.stream.losses import budget_of, plan_stream
 from codeact.ops.varlen import pack_sequences
-from codeact.training.in_run_batches import num_scored
 from codeact.training.in_run_optimizer import adam_direction
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ def validation_direction(
     Returns:
         None where ``adam`` has not made a step.
     """
-    weights = np.array([1.0 / (num_scored(s) * len(sequences)) for s in sequences])
+    weights = np.array([1.0 / (s.num_scored * len(sequences)) for s in sequences])
     found = loss_gradient(model, sequences, weights, names, token_budget=token_budget)
     parameters = dict(model.named_parameters())
     g = found.gradient
@@ -232,7 +231,7 @@ def step_products(
             pairs that know of each other. None is 1024 on a CPU and 8192 on a GPU.
     """
     tokens = token_budget or (_CPU_BUDGET if model.device.type == "cpu" else _CUDA_BUDGET)
-    counts = np.array([num_scored(sequence) for sequence in sequences])
+    counts = np.array([sequence.num_scored for sequence in sequences])
     scores = np.zeros(len(sequences))
     if not with_gram:
         for pack in stream_ghost(model, [sequences], [direction], token_budget=tokens):

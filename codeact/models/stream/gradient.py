@@ -16,7 +16,7 @@ from codeact.models.hidden_states import OutputHead, hidden_states, output_head
 from codeact.models.isolation import assert_isolated
 from codeact.models.stream.losses import budget_of, plan_stream
 from codeact.models.stream.pack_pass import ScoredSequence
-from codeact.ops.varlen import IGNORE_INDEX, pack_sequences
+from codeact.ops.varlen import pack_sequences
 from codeact.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def loss_gradient(
     _check(sequences, weights)
     chosen = _parameters(model, names)
     assert_isolated(model)
-    counted = [i for i, s in enumerate(sequences) if weights[i] != 0 and _is_scored(s)]
+    counted = [i for i, s in enumerate(sequences) if weights[i] != 0 and s.num_scored]
     # Half precision has few exponents: the largest weight becomes 1 to 2, exactly, for the pass.
     scale = 2.0 ** math.floor(math.log2(np.abs(weights[counted]).max())) if counted else 1.0
     sums = {name: torch.zeros_like(p, dtype=_wide(p)) for name, p in chosen.items()}
@@ -161,10 +161,6 @@ def _check(sequences: Sequence[ScoredSequence], weights: NDArray[np.float64]) ->
     for index, sequence in enumerate(sequences):
         if sequence.noise is not None:
             raise ValueError(f"loss_gradient takes no noise, sequences[{index}] has some")
-
-
-def _is_scored(sequence: ScoredSequence) -> bool:
-    return bool((sequence.labels[1:] != IGNORE_INDEX).any())
 
 
 def _wide(parameter: Tensor) -> torch.dtype:

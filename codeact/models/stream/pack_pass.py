@@ -16,7 +16,7 @@ from codeact.models.direction import is_moving
 from codeact.models.hidden_states import OutputHead
 from codeact.models.stream.embedding_noise import EmbeddingNoise, add_noise
 from codeact.ops.segments import segment_sums
-from codeact.ops.varlen import PackedBatch, pack_sequences
+from codeact.ops.varlen import IGNORE_INDEX, PackedBatch, pack_sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,6 +40,11 @@ class ScoredSequence(NamedTuple):
     num_pooled: int = 0
     noise: EmbeddingNoise | None = None
     weigh_by_position: bool = False
+
+    @property
+    def num_scored(self) -> int:
+        """Tokens that carry a loss."""
+        return int((self.labels[1:] != IGNORE_INDEX).sum())
 
 
 class SequenceLoss(NamedTuple):

@@ -15,7 +15,6 @@ from torch import Tensor
 from codeact.errors import InputError
 from codeact.models import ScoredSequence
 from codeact.models.stream.gradient import loss_gradient
-from codeact.ops.varlen import IGNORE_INDEX
 from codeact.progress import OnProgress
 from codeact.scoring.influence.adam_file import read_moments
 
@@ -161,7 +160,7 @@ def warm_up(
     Raises:
         InputError: no sequence has a scored token, or no batch is asked for.
     """
-    counts = [int((s.labels[1:] != IGNORE_INDEX).sum()) for s in sequences]
+    counts = [s.num_scored for s in sequences]
     scored = [index for index, count in enumerate(counts) if count > 0]
     if not scored or num_batches < 1:
         raise InputError(

@@ -14,7 +14,6 @@ from torch import Tensor
 from codeact.errors import InputError
 from codeact.models import ScoredSequence, stream_losses
 from codeact.models.stream.gradient import loss_gradient
-from codeact.ops.varlen import IGNORE_INDEX
 from codeact.progress import OnProgress
 from codeact.scoring.influence.adam import AdamState
 
@@ -121,7 +120,7 @@ def one_step_influence(
     copies = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     influence = np.full((len(rows), len(tasks)), np.nan)
     for index, row in enumerate(rows):
-        if num_scored := _num_scored(row):
+        if num_scored := row.num_scored:
             gradient = _row_gradient(model, row, num_scored, list(parameters), index)
             try:
                 _write(parameters, step.after(copies, gradient))
@@ -147,7 +146,7 @@ def task_losses(
     everything = [sequence for sequences in tasks.values() for sequence in sequences]
     ends = np.cumsum([0, *(len(sequences) for sequences in tasks.values())])
     for name, sequences in tasks.items():
-        if len(sequences) == 0 or not all(_num_scored(sequence) for sequence in sequences):
+        if len(sequences) == 0 or not all(sequence.num_scored for sequence in sequences):
             raise InputError(
                 f"validation task {name!r} must have problems, each with a token to score"
             )
@@ -185,10 +184,6 @@ def _row_gradient(
         return loss_gradient(model, [row], np.array([1.0 / num_scored]), names).gradient
     except RuntimeError as error:
         raise RuntimeError(f"rows[{index}]: {error}") from error
-
-
-def _num_scored(sequence: ScoredSequence) -> int:
-    return int((sequence.labels[1:] != IGNORE_INDEX).sum())
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ from torch import Tensor
 from codeact.errors import InputError
 from codeact.models import Direction, ScoredSequence, parameter_names
 from codeact.models.stream.gradient import loss_gradient
-from codeact.ops.varlen import IGNORE_INDEX
 from codeact.progress import OnProgress
 from codeact.scoring.influence.adam import AdamState
 from codeact.scoring.influence.canary import Canary, central_differences, compare, settled
@@ -183,7 +182,7 @@ class InfluenceProbe:
         follower = Follower(self.model, self._token_budget)
         try:
             return self._follow(follower, derivative, sequences, only=k).tangents[:, 0]
-        except (NotImplementedError, RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             name, reason = type(self.model).__name__, (str(error).splitlines() or [""])[0]
@@ -254,7 +253,7 @@ def check_derivative(derivative: str, dtype: torch.dtype) -> None:
 def _canary_sequences(sequences: Sequence[ScoredSequence]) -> list[ScoredSequence]:
     """The shortest that have something to say."""
     by_length = sorted(sequences, key=lambda s: len(s.input_ids))
-    telling = [s for s in by_length if (s.labels != IGNORE_INDEX).sum() >= _LEAST_SCORED]
+    telling = [s for s in by_length if s.num_scored >= _LEAST_SCORED]
     return (telling or by_length)[:_NUM_CANARIES]
 
 

@@ -50,7 +50,7 @@ class ValidationTask:
 
         Each problem counts once, however long its solution is, as it does in pass@1.
         """
-        counts = np.array([(s.labels[1:] == s.input_ids[1:]).sum() for s in self.sequences])
+        counts = np.array([s.num_scored for s in self.sequences])
         return 1.0 / (counts * len(counts))
 
 
