@@ -21,6 +21,7 @@ class CMakeBuild(build_ext):
         # setuptools clears `inplace` before build_extension. In place is the edit-run loop, which
         # keeps what is compiled; any other build starts anew, without the options of the last.
         self.starts_anew = not self.inplace
+        self.into_sources = self.inplace or self.editable_mode
         super().run()
 
     def build_extension(self, ext: Extension) -> None:
@@ -32,6 +33,8 @@ class CMakeBuild(build_ext):
             "cmake", "-S", ROOT, "-B", build_dir, "-G", "Ninja",
             f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'Release'}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output_dir}",
+            # A program, no extension: setuptools would not copy it into the sources itself.
+            f"-DCMAKE_RUNTIME_OUTPUT_DIRECTORY={self.package_dir(output_dir) / 'sandbox'}",
             # An isolated build leaves the address of a ninja that is gone by the next one.
             f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja', path=path)}",
             f"-DPython_EXECUTABLE={sys.executable}",
@@ -41,6 +44,9 @@ class CMakeBuild(build_ext):
             configure.append("--fresh")
         for command in (configure, ["cmake", "--build", build_dir]):
             subprocess.run(command, check=True, env={**os.environ, "PATH": path})
+
+    def package_dir(self, output_dir: Path) -> Path:
+        return ROOT / "codeact" if self.into_sources else output_dir
 
 
 setup(

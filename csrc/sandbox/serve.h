@@ -1,0 +1,29 @@
+// The launcher: a small process that starts sandboxes on request and cleans up after them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace codeact::sandbox {
+
+// Serves requests on standard input until it ends. `arguments`, each "name=value":
+//
+//   uid             start sandboxes as this user and group; needs root
+//   stage, source   folder for bind mounts of every `source` (repeatable), as stage/0, stage/1,
+//   ...,
+//                   in a mount namespace of the launcher's own: the other user could not reach them
+//   memory, pids, cpuacct, unified   cgroup folders, one cgroup a run below them
+//
+// First it answers with one message: "staged 1" or "staged 0".
+//
+// A request is a message of: settings (wall_ms, grace_ms, output_bytes, answer_bytes; memory_bytes
+// and processes for the cgroup), the command line (NUL
+// between words), standard input, input frames (each after its 4-byte length), then files, which
+// the command finds as open descriptors from kFirstFile on.
+//
+// The answer: "name value" lines (what init wrote, and "stopped" wall_limit or output_limit when
+// this launcher ended the run, "cgroup_cpu_us", "cgroup_peak_bytes", "oom_kills"), standard output,
+// standard error, and the bytes written to the frame pipe.
+int serve(const std::vector<std::string>& arguments);
+
+}  // namespace codeact::sandbox
