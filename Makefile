@@ -10,13 +10,23 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check
 NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 CPP := $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test lint sanitize bench gpu format clean
+.PHONY: demo test bubblewrap lint sanitize bench gpu format clean
 
 demo: $(READY)
 	.venv/bin/codeact demo
 
-test: $(READY)
+test: $(READY) bubblewrap
 	$(PY) -m pytest
+
+# The tests of the sandbox need bwrap. Without it they are reported as not run; the rest are run.
+bubblewrap:
+	@command -v bwrap >/dev/null && exit; \
+	test "$$(id -u)" = 0 && as_root= || as_root='sudo -n'; \
+	install="$$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y bubblewrap"; \
+	if command -v apt-get >/dev/null && $$as_root true 2>/dev/null && \
+	  { $$install || { $$as_root apt-get -qq update && $$install; }; } >&2; then \
+	  echo "bubblewrap is installed" >&2; \
+	else echo "bubblewrap is not installed: the tests of the sandbox will not be run" >&2; fi
 
 lint: $(READY)
 	.venv/bin/ruff check .
@@ -76,5 +86,5 @@ gpu:
 # Without the module the environment is not ready either.
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(READY)
-	rm -f codeact/_C*.so
+	rm -f codeact/_C*.so codeact/sandbox/codeact-launcher
 	find . -path ./.venv -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -15,7 +16,9 @@ from codeact.cli import (
     demo,
     embed,
     env,
+    generate,
     influence,
+    measure,
     pack,
     report,
     run,
@@ -26,9 +29,11 @@ from codeact.cli import (
 from codeact.errors import InputError
 
 _MODULES = (
-    demo, run, score, embed, influence, select, pack, train, decontaminate, deduplicate, report, env
+    demo, run, score, embed, influence, generate, measure, select, pack, train,
+    decontaminate, deduplicate, report, env
 )  # fmt: skip
 _VERBS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
+_NO_SANDBOX = 3
 _INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 
 app = typer.Typer(
@@ -50,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             the help.
 
     Returns:
-        The exit status: 0, 2 for bad input (one line on stderr says what), 130 after Ctrl-C. A bug
-        is raised, with its traceback.
+        The exit status: 0, 2 for bad input (one line on stderr says what), 3 where untrusted
+        programs cannot be run safely (stderr says which check failed and what helps), 130 after
+        Ctrl-C. A bug is raised, with its traceback.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     title = f"codeact {words[0]}" if words[0] in _VERBS else "codeact"
@@ -66,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if _is_no_sandbox(error):
+            return _refuse_to_run(title, error)
         # Wrong options and arguments: their class has moved between versions of typer.
         if not hasattr(error, "format_message"):
             raise
@@ -79,7 +87,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _resumes(words: Sequence[str]) -> bool:
     """Whether a command keeps what it has done; scores are kept beside their output."""
     to_file = any(word.partition("=")[0] in ("--output", "--embeddings") for word in words)
-    return words[0] in ("demo", "run") or (words[0] in ("score", "influence") and to_file)
+    return words[0] in ("demo", "run") or (
+        words[0] in ("score", "influence", "generate") and to_file
+    )
+
+
+def _is_no_sandbox(error: Exception) -> bool:
+    """Whether it is a SandboxUnavailable, without loading that part for every ``--help``."""
+    module = sys.modules.get("codeact.sandbox.unavailable")
+    return module is not None and isinstance(error, module.SandboxUnavailable)
+
+
+def _refuse_to_run(title: str, error: Any) -> int:
+    """What failed in one line, then one line for each thing that may mend it."""
+    print(f"{title}: error: no sandbox here: {error.check}: {error.reason}", file=sys.stderr)
+    for number, fix in enumerate(error.fixes):
+        print(f"  {'or' if number else 'to mend it'}: {fix}", file=sys.stderr)
+    return _NO_SANDBOX
 
 
 def _refuse(title: str, reason: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -129,3 +129,19 @@ class RunDisplay:
         grid.add_column()
         grid.add_row(Text(title), Text(text))
         self._progress.console.print(grid)
+
+
+class Bars(ExitStack):
+    """One bar after the other, each with its title."""
+
+    def __call__(self, title: str, unit: str = "rows") -> OnProgress:
+        """Replace the bar by another."""
+        self.close()
+        return self.enter_context(progress_bar(title, unit))
+
+
+def command_line() -> str:
+    """The words of this command, as a shell takes them."""
+    import shlex
+
+    return shlex.join(["codeact", *sys.argv[1:]])

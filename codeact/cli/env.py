@@ -7,16 +7,8 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from typing import NamedTuple
 
-
-class Piece(NamedTuple):
-    """One line of the table. ``missing`` says why the piece matters and how to get it."""
-
-    name: str
-    state: str
-    missing: str = ""
-
+from codeact.cli.env_piece import Piece
 
 _REQUIRED = (
     "torch", "transformers", "accelerate", "datasets", "numpy", "pyarrow", "scikit-learn",
@@ -32,17 +24,19 @@ _OPTIONAL = {
 _TOOLS = {
     "c++": "compiles codeact._C from source; apt-get install g++",
     "nvcc": "compiles the CUDA kernels of codeact._C; install the CUDA toolkit, then codeact again",
-    "bwrap": "keeps generated programs away from files and network; apt-get install bubblewrap",
+    "valgrind": "counts instructions, to order programs that time cannot; apt-get install valgrind",
 }
 
 
 def env() -> None:
     """Say what works on this machine.
 
-    Packages, native module, GPU, attention over packed sequences, system tools; for each missing
-    piece, what it is for and how to get it.
+    Packages, native module, GPU, attention over packed sequences, system tools, the sandbox with
+    each of its walls, compilers; for each missing piece, what it is for and how to get it.
     """
-    for pieces in (_machine(), _packages(), _compute(), _tools()):
+    from codeact.cli.env_sandbox import languages, walls
+
+    for pieces in (_machine(), _packages(), _compute(), _tools(), walls(), languages()):
         for piece in pieces:
             mark = "–" if piece.missing else "✓"
             hint = f": {piece.missing}" if piece.missing else ""

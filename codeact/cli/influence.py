@@ -15,7 +15,7 @@ import typer
 from codeact.cli.options import Column, Data, Device, Dtype, Model, Output, Seed
 
 if TYPE_CHECKING:
-    from codeact.progress import OnProgress
+    pass
 
 _LEAST_MEASURED = 50  # ten rows for each of the predictor's five folds
 
@@ -147,7 +147,9 @@ def influence(
     _check_extras(oracle, step, embeddings, predict_from, gate)
     columns = checks.parse_columns(column)
     keep_freed_memory()
-    with ExitStack() as kept, _Bars() as bars:
+    from codeact.cli.display import Bars, command_line
+
+    with ExitStack() as kept, Bars() as bars:
         bars("Influence")
         quiet_models()
         from codeact.data import load_examples
@@ -179,7 +181,7 @@ def influence(
             from codeact.pipeline.influence.report import write_influence_report
 
             bars("Report")
-            write_influence_report(report_facts(job, result, _command()), report)
+            write_influence_report(report_facts(job, result, command_line()), report)
         write_table(result.table, output)
     if overlaps:
         rows = len({overlap.pool_id for overlap in overlaps})
@@ -253,21 +255,3 @@ def _parts(output: Path | None, key: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder)
-
-
-class _Bars(ExitStack):
-    """One bar after the other, each with its title."""
-
-    def __call__(self, title: str) -> OnProgress:
-        """Replace the bar by another."""
-        from codeact.cli.display import progress_bar
-
-        self.close()
-        return self.enter_context(progress_bar(title))
-
-
-def _command() -> str:
-    """The words of this command, as a shell takes them."""
-    import shlex
-
-    return shlex.join(["codeact", *sys.argv[1:]])

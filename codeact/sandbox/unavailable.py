@@ -13,6 +13,9 @@ _SWITCHED_OFF = (
 )
 _DOCKER = "in Docker: --security-opt seccomp=unconfined, or --privileged"
 _DOCKER_PROC = "in Docker: --security-opt systempaths=unconfined, or --privileged"
+_FOLDER = "set TMPDIR to a folder that every user may enter, such as /tmp"
+_NEWER = "a newer kernel and bubblewrap; codeact env tries every wall again"
+_QUIETER = "try again when the machine is less busy"
 _EXTERNAL = (
     "inside a container or machine that you throw away: external=True (--external) together with"
     " CODEACT_EXTERNAL_SANDBOX=1"
@@ -31,8 +34,8 @@ class SandboxUnavailable(RuntimeError):  # noqa: N818 - a state of the machine, 
     def __init__(self, check: str, reason: str, fixes: tuple[str, ...] = ()) -> None:
         self.check = check
         self.reason = " ".join(reason.split()) or "no reason given"
-        self.fixes = fixes
-        remedy = f"; to mend it: {'; or '.join(fixes)}" if fixes else ""
+        self.fixes = tuple(" ".join(fix.split()) for fix in fixes)
+        remedy = f"; to mend it: {'; or '.join(self.fixes)}" if fixes else ""
         super().__init__(f"no sandbox here: {check}: {self.reason}{remedy}")
 
 
@@ -44,4 +47,11 @@ def usual_fixes(reason: str) -> tuple[str, ...]:
         return (_DOCKER, _SWITCHED_OFF, _APPARMOR, _EXTERNAL)
     if "mount proc" in reason or "remount" in reason:
         return (_DOCKER_PROC, _EXTERNAL)
+    if "source path" in reason:
+        return (_FOLDER,)
     return (_INSTALL, _EXTERNAL)
+
+
+def fixes_of_wall(timed: bool) -> tuple[str, ...]:
+    """What may help where bwrap starts and a wall does not hold, or a time is misread."""
+    return (_QUIETER, _NEWER) if timed else (_NEWER, _EXTERNAL)

@@ -98,9 +98,8 @@ RunCgroup::~RunCgroup() {
 
 void RunCgroup::add(const std::string& base, const std::string& name, std::string* folder) {
   if (base.empty() || !ok()) return;
-  // The process id tells launchers apart, and groups whose launcher was killed from those in use.
+  const std::string path = base + "/" + name;
   // A folder that is there already may hold another run's processes: not ours to take.
-  const std::string path = base + "/codeact-" + std::to_string(getpid()) + "-" + name;
   if (mkdir(path.c_str(), 0755) != 0) {
     error_ = "mkdir " + path + ": " + strerror(errno);
     return;

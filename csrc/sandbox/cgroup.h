@@ -30,8 +30,9 @@ struct CgroupUsage {
 
 class RunCgroup {
  public:
-  // Makes a folder "codeact-<process id>-<name>" in each base and sets the limits, none where one
-  // is 0. Swap counts as memory. Without any base there is nothing to do, and ok() holds.
+  // Makes a folder `name` in each base and sets the limits, none where one is 0. Swap counts as
+  // memory. Names begin with "codeact-", the launcher's process id and "-": groups of a launcher
+  // that was killed are found by it. Without any base there is nothing to do, and ok() holds.
   RunCgroup(const CgroupBases& bases, const std::string& name, int64_t memory_bytes, int64_t pids);
   RunCgroup(const RunCgroup&) = delete;
   RunCgroup& operator=(const RunCgroup&) = delete;

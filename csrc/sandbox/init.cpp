@@ -18,6 +18,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "sandbox/children.h"
 #include "sandbox/external.h"
 #include "sandbox/sampler.h"
 #include "sandbox/seccomp.h"
@@ -132,19 +133,7 @@ void kill_all() {
     kill(-1, SIGKILL);
     return;
   }
-  char path[64], text[4096];
-  std::snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
-  const int children = open(path, O_RDONLY | O_CLOEXEC);
-  const ssize_t count = children < 0 ? 0 : read(children, text, sizeof text - 1);
-  close(children);
-  text[std::max<ssize_t>(count, 0)] = '\0';
-  for (char* at = text; *at != '\0';) {
-    char* end = nullptr;
-    const long pid = std::strtol(at, &end, 10);
-    if (end == at) break;
-    if (pid > 1) kill(static_cast<pid_t>(pid), SIGKILL);
-    at = end;
-  }
+  kill_children();
 }
 
 // Takes in every process that has ended; true when `pid` is one of them.

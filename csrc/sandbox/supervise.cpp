@@ -14,6 +14,7 @@
 #include <memory>
 #include <utility>
 
+#include "sandbox/children.h"
 #include "sandbox/init.h"
 #include "sandbox/pipes.h"
 
@@ -32,7 +33,10 @@ int64_t now_ms() {
 [[noreturn]] void become_sandbox(const Place& place, const Request& request,
                                  const RunCgroup* cgroup,
                                  const std::vector<std::pair<int, int>>& ends) {
-  if (cgroup != nullptr) cgroup->join_self();
+  if (cgroup != nullptr && !cgroup->join_self()) {
+    std::perror("cgroup");
+    _exit(126);
+  }
   for (const auto& [parked, number] : ends) dup2(parked, number);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (place.uid >= 0) {
@@ -62,6 +66,7 @@ void reap_all(pid_t pid, RunCgroup* cgroup) {
     if (ended < 0 && errno == ECHILD) return;
     if (ended != 0) continue;
     if (now_ms() > deadline) return;
+    kill_children();  // without a namespace, those of an init that was killed are ours now
     usleep(200);
   }
 }
@@ -85,7 +90,7 @@ class Runner {
 
   Message run() {
     if (cgroup_ != nullptr && !cgroup_->ok()) {
-      return {"outcome failed\nreason the cgroup could not be made\n", "", "", ""};
+      return {"outcome failed\nreason " + cgroup_->error() + "\n", "", "", ""};
     }
     start();
     watch();

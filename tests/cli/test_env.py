@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from importlib import metadata
@@ -29,7 +30,8 @@ def test_table(capfd: pytest.CaptureFixture[str]) -> None:
     assert lines["torch"] == f"✓ {metadata.version('torch')}"
     assert lines["codeact._C"].startswith("✓ built")
     assert lines["packed attention"].startswith("✓ ")
-    assert {"python", "machine", "gpu", "c++", "nvcc", "bwrap"} <= lines.keys()
+    assert {"python", "machine", "gpu", "c++", "nvcc", "valgrind", "sandbox"} <= lines.keys()
+    assert lines["runs python"] == f"✓ Python {platform.python_version()}"
     for name, line in lines.items():
         assert line[0] in "✓–"
         if line[0] == "–":
@@ -45,7 +47,8 @@ def test_missing_pieces_say_why_and_how(
     lines = table(capfd.readouterr().out)
     assert lines["no-such-package"] == "– not installed: a reason; pip install it"
     assert lines["nvcc"].startswith("– not found: compiles the CUDA kernels")
-    assert lines["bwrap"].endswith("apt-get install bubblewrap")
+    assert lines["sandbox"].startswith("– none (bwrap: bubblewrap is not installed: no bwrap on ")
+    assert "apt-get install bubblewrap" in lines["sandbox"]
 
 
 def test_without_the_native_module() -> None:

@@ -1,0 +1,1 @@
+"""Measured candidates as one HTML page."""
