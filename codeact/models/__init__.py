@@ -6,6 +6,9 @@ from codeact.models.direction import Direction, along, moved, parameter_names
 from codeact.models.fused.forward import ScoredRows
 from codeact.models.fused.head_call import NotFusableError
 from codeact.models.fused.loss import fuse_loss, fused_loss, unfuse_loss
+from codeact.models.generation import eos_ids, generate, room_for_tokens
+from codeact.models.generation_choice import Sampling
+from codeact.models.generation_loop import Generated, Prompt
 from codeact.models.hidden_states import OutputHead, hidden_states, output_head, packed_nll
 from codeact.models.isolation import assert_isolated
 from codeact.models.loading import (
@@ -32,11 +35,14 @@ __all__ = [
     "BackendState",
     "Direction",
     "EmbeddingNoise",
+    "Generated",
     "LoadedModel",
     "NotFusableError",
     "OutputHead",
     "PackBudget",
     "PeakMemory",
+    "Prompt",
+    "Sampling",
     "ScoredRows",
     "ScoredSequence",
     "SequenceLoss",
@@ -47,8 +53,10 @@ __all__ = [
     "convert_gguf",
     "demo_embedder",
     "demo_model",
+    "eos_ids",
     "fuse_loss",
     "fused_loss",
+    "generate",
     "hidden_states",
     "load_model",
     "load_tokenizer",
@@ -61,6 +69,7 @@ __all__ = [
     "register_attention",
     "resolve_device",
     "resolve_dtype",
+    "room_for_tokens",
     "scored_from",
     "stream_losses",
     "stream_nlls",

@@ -79,7 +79,7 @@ def test_code_that_looks_at_annotations_finds_real_ones(sandbox: Sandbox) -> Non
     tests = dataclasses.replace(SQUARE, prelude="from typing import *\n")
     looks = (
         "def f(x: List[int]):\n"
-        "    kind = getattr(f, "'__anno' + 'tations__')["'x']\n"
+        "    kind = getattr(f, '__anno' + 'tations__')['x']\n"
         "    return x * x if kind.__args__ else 0"
     )
     assert check(sandbox, python(looks), tests).passed
