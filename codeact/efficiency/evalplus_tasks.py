@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from codeact.efficiency.answer_rules import tolerance
+from codeact.efficiency.literals import UnreadableTestError
 from codeact.efficiency.task_rows import (
     FLOAT_ABS_TOL,
     FLOAT_REL_TOL,
@@ -16,7 +17,6 @@ from codeact.efficiency.task_rows import (
     header_before,
 )
 from codeact.efficiency.task_tests import (
-    UnreadableTestError,
     asserted_arguments,
     check_crosses,
 )
@@ -47,6 +47,7 @@ _ANSWER_BYTES = 64 * 2**20
 
 _CONTAINERS = frozenset({list, tuple, set, frozenset})
 _NUMBERS = frozenset({int, float, complex})
+_COMPLEX = re.compile(r"\(?[-+.\de]*\dj\)?")
 
 Place = tuple[int, ...]  # the argument's index, then a 0 for each level of nesting
 
@@ -93,6 +94,7 @@ def expected_outputs(
 
     Raises:
         UnreadableTestError: It does not answer all of them with values that can be compared.
+        RuntimeError: The sandbox itself failed.
     """
     limits = replace(
         language_of("python").limits,
@@ -102,6 +104,8 @@ def expected_outputs(
     )
     program = Program("python", source)
     found = call_outputs(sandbox, program, entry_point, calls, prelude=prelude, limits=limits)
+    if isinstance(found, Verdict) and found.status == "sandbox_error":
+        raise RuntimeError(f"the sandbox failed: {found.reason}")  # it says nothing of the task
     if isinstance(found, Verdict):
         raise UnreadableTestError(f"the canonical solution: {found.status}: {found.reason}")
     return found
@@ -113,7 +117,7 @@ def restore_types(arguments: Any, literals: Sequence[Sequence[Any]]) -> Any:
     JSON has no tuple, set or complex. MBPP+ writes its first inputs twice, in ``base_input`` and
     as literals in ``assertion``; every list gets the type that literals have in its place, items
     of a list counting as one place, and that of the list around it where no literal has one. Where
-    literals differ, it stays a list. Text where literals have numbers is a complex number.
+    literals differ, it stays a list. Text such as ``"1j"`` where literals have numbers is complex.
 
     Args:
         arguments: Lists of arguments, one a call.
@@ -156,7 +160,7 @@ def _collect_kinds(value: Any, place: Place, kinds: dict[Place, set[type]]) -> N
 
 def _restored(value: Any, place: Place, around: type, kinds: Mapping[Place, set[type]]) -> Any:
     known = kinds.get(place, set())
-    if isinstance(value, str) and known and known <= _NUMBERS:
+    if isinstance(value, str) and known and known <= _NUMBERS and _COMPLEX.fullmatch(value):
         return complex(value)
     if isinstance(value, dict):
         return {key: _restored(item, (*place, 0), list, kinds) for key, item in value.items()}

@@ -30,8 +30,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from codeact.efficiency.literals import UnreadableTestError
 from codeact.efficiency.task_rows import check_texts
-from codeact.efficiency.task_tests import UnreadableTestError, check_crosses
+from codeact.efficiency.task_tests import check_crosses
 from codeact.efficiency.tasks import Task
 from codeact.errors import InputError
 from codeact.files import write_jsonl

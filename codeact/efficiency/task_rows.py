@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from codeact.efficiency.answer_rules import has_several_answers, rule_of_statement, tolerance
+from codeact.efficiency.literals import UnreadableTestError
 from codeact.efficiency.task_tests import (
     AssertedCalls,
-    UnreadableTestError,
     called_name,
     check_crosses,
     read_asserts,

@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import ast
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from codeact.sandbox.tests import BinaryTree, Call, LinkedList
+from codeact.efficiency.literals import (
+    BUILDERS,
+    UnreadableTestError,
+    function_name,
+    only_argument,
+    read_literal,
+    shown,
+)
+from codeact.sandbox.tests import Call
 from codeact.sandbox.values import UnsupportedError, encode, encode_call
 
-# Arithmetic that test files write for clarity, such as 3 * 19 or "ab" + "cd".
-_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-}
-# Bounds of folded arithmetic: a test must not make its reader compute for long.
-_LARGEST_NUMBER = 1e30
-_LARGEST_BASE, _LARGEST_EXPONENT = 1000, 64
-_LONGEST_TEXT = 1_000_000
-# Of LeetCode's preludes: list_node([1, 2]) builds a linked list, tree_node([1, None, 2]) a tree.
-_NODES: dict[str, Callable[[tuple[Any, ...]], Any]] = {
-    "list_node": LinkedList,
-    "tree_node": BinaryTree,
-}
-_BUILDERS: dict[str | None, Callable[[Any], Any]] = {"set": set, "frozenset": frozenset}
 _SAME = ("is_same_list", "is_same_tree")
 _SEQUENCES = ("list", "tuple")  # lists and tuples count alike (Rule.strict_types is False)
 _ANY_ORDER = ("sorted", "set")
 _WITHOUT_EFFECT = (ast.Pass, ast.Import, ast.ImportFrom)
-
-
-class UnreadableTestError(ValueError):
-    """A test that cannot be read; the text says why, in one line."""
 
 
 @dataclass(frozen=True)
@@ -100,21 +85,9 @@ def read_asserts(code: str, *, callee: str) -> AssertedCalls:
     )
 
 
-def read_literal(node: ast.expr) -> Any:
-    """The value of an expression made of literals, bounded arithmetic and node builders.
-
-    Raises:
-        UnreadableTestError: It is anything else.
-    """
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, RecursionError, MemoryError):
-        return _fold(node)
-
-
 def called_name(code: str) -> str | None:
     """The name of the function that the first assert calls, those around the call aside."""
-    around = {*_SEQUENCES, *_ANY_ORDER, *_SAME, *_NODES, "abs", "isclose"}
+    around = {*_SEQUENCES, *_ANY_ORDER, *_SAME, *BUILDERS, "abs", "isclose"}
     try:
         asserts = [node for node in _statements(code) if isinstance(node, ast.Assert)]
     except UnreadableTestError:
@@ -166,7 +139,7 @@ def _read_assert(node: ast.stmt, callee: str) -> _Assert | None:
     if isinstance(node, _WITHOUT_EFFECT) or _is_literal_statement(node):
         return None
     if not isinstance(node, ast.Assert):
-        raise UnreadableTestError(f"not an assert: {_shown(node)}")
+        raise UnreadableTestError(f"not an assert: {shown(node)}")
     return _read_condition(node.test, callee)
 
 
@@ -187,87 +160,69 @@ def _read_condition(test: ast.expr, callee: str) -> _Assert:
         left, relation, right = test.left, test.ops[0], test.comparators[0]
         if isinstance(relation, (ast.Eq, ast.Is)):
             return _read_equality(left, right, callee)
-        if isinstance(relation, (ast.Lt, ast.LtE)) and _function_name(left) == "abs":
+        if isinstance(relation, (ast.Lt, ast.LtE)) and function_name(left) == "abs":
             return _read_distance(left, right, callee)
     elif isinstance(test, ast.Call) and len(test.args) == 2:
-        if _function_name(test) in _SAME:
+        if function_name(test) in _SAME:
             return _read_equality(test.args[0], test.args[1], callee)
-        if _function_name(test) == "isclose":
+        if function_name(test) == "isclose":
             return _read_closeness(test, callee)
-    raise UnreadableTestError(f"cannot be read as an answer of {callee}: {_shown(test)}")
+    raise UnreadableTestError(f"cannot be read as an answer of {callee}: {shown(test)}")
 
 
 def _read_equality(left: ast.expr, right: ast.expr, callee: str) -> _Assert:
     for answer, value in ((left, right), (right, left)):
         if (call := _call_of(answer, callee)) is not None:
             return _Assert(call, read_literal(value))
-        wrapper = _function_name(answer)
-        if wrapper in (*_SEQUENCES, *_ANY_ORDER) and _only_argument(answer) is not None:
-            call = _call_of(_only_argument(answer), callee)
+        wrapper = function_name(answer)
+        if wrapper in (*_SEQUENCES, *_ANY_ORDER) and only_argument(answer) is not None:
+            call = _call_of(only_argument(answer), callee)
             if call is not None:
                 return _Assert(call, _unwrapped(value, wrapper), any_order=wrapper in _ANY_ORDER)
-    shown = f"{_shown(left)} == {_shown(right)}"
-    raise UnreadableTestError(f"cannot be read as an answer of {callee}: {shown}")
+    condition = f"{shown(left)} == {shown(right)}"
+    raise UnreadableTestError(f"cannot be read as an answer of {callee}: {condition}")
 
 
 def _unwrapped(value: ast.expr, wrapper: str) -> Any:
     """The answer of ``wrapper(call) == value``, where value may be wrapped likewise."""
-    inner = _only_argument(value) if _function_name(value) == wrapper else None
+    inner = only_argument(value) if function_name(value) == wrapper else None
     expected = read_literal(value if inner is None else inner)
-    return list(dict.fromkeys(expected)) if wrapper == "set" else expected
+    if wrapper != "set":
+        return expected
+    if not isinstance(expected, (list, tuple, set, frozenset)):
+        raise UnreadableTestError(f"not a set: {shown(value)}")
+    return list(dict.fromkeys(expected))
 
 
 def _read_closeness(test: ast.Call, callee: str) -> _Assert:
     """``math.isclose(call, x, rel_tol=..., abs_tol=...)``."""
     plain = _read_equality(test.args[0], test.args[1], callee)
-    given = {word.arg: float(read_literal(word.value)) for word in test.keywords}
+    given = {word.arg: _read_number(word.value) for word in test.keywords}
     # The defaults of math.isclose.
     return replace(plain, abs_tol=given.get("abs_tol", 0.0), rel_tol=given.get("rel_tol", 1e-9))
 
 
 def _read_distance(left: ast.expr, bound: ast.expr, callee: str) -> _Assert:
     """``abs(call - x) < tol``."""
-    difference = _only_argument(left)
+    difference = only_argument(left)
     if not (isinstance(difference, ast.BinOp) and isinstance(difference.op, ast.Sub)):
-        raise UnreadableTestError(f"not a distance from an answer of {callee}: {_shown(left)}")
+        raise UnreadableTestError(f"not a distance from an answer of {callee}: {shown(left)}")
     plain = _read_equality(difference.left, difference.right, callee)
-    return replace(plain, abs_tol=float(read_literal(bound)))
+    return replace(plain, abs_tol=_read_number(bound))
+
+
+def _read_number(node: ast.expr) -> float:
+    value = read_literal(node)
+    if type(value) not in (int, float):
+        raise UnreadableTestError(f"not a number: {shown(node)}")
+    return float(value)
 
 
 def _read_call(call: ast.Call) -> Call:
     keywords = {word.arg: read_literal(word.value) for word in call.keywords if word.arg}
     if len(keywords) != len(call.keywords) or any(isinstance(a, ast.Starred) for a in call.args):
-        raise UnreadableTestError(f"* and ** cannot be read: {_shown(call)}")
+        raise UnreadableTestError(f"* and ** cannot be read: {shown(call)}")
     return Call(tuple(read_literal(argument) for argument in call.args), keywords)
-
-
-def _fold(node: ast.expr) -> Any:
-    name = _function_name(node)
-    if isinstance(node, ast.Call) and name in _NODES and len(node.args) == 1:
-        return _NODES[name](tuple(read_literal(node.args[0])))
-    if name in _BUILDERS and _only_argument(node) is not None:
-        return _BUILDERS[name](read_literal(_only_argument(node)))
-    if isinstance(node, ast.List):
-        return [read_literal(item) for item in node.elts]
-    if isinstance(node, ast.Tuple):
-        return tuple(read_literal(item) for item in node.elts)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        left, right = read_literal(node.left), read_literal(node.right)
-        numbers = all(type(value) in (int, float) for value in (left, right))
-        texts = type(left) is str and type(right) is str and isinstance(node.op, ast.Add)
-        if numbers and _is_quick(node.op, left, right):
-            return _OPERATORS[type(node.op)](left, right)
-        if texts and len(left) + len(right) <= _LONGEST_TEXT:
-            return left + right
-    raise UnreadableTestError(f"not a literal: {_shown(node)}")
-
-
-def _is_quick(operation: ast.operator, left: float, right: float) -> bool:
-    if isinstance(operation, ast.Pow):
-        return abs(left) <= _LARGEST_BASE and right in range(_LARGEST_EXPONENT + 1)
-    if isinstance(operation, ast.Div) and right == 0:
-        return False
-    return max(abs(left), abs(right)) <= _LARGEST_NUMBER
 
 
 def _call_of(node: ast.AST | None, callee: str) -> ast.Call | None:
@@ -275,26 +230,3 @@ def _call_of(node: ast.AST | None, callee: str) -> ast.Call | None:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == callee:
         return node
     return None
-
-
-def _only_argument(node: ast.expr) -> ast.expr | None:
-    if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords:
-        return node.args[0]
-    return None
-
-
-def _function_name(node: ast.expr) -> str | None:
-    """``f`` of ``f(...)`` and of ``module.f(...)``."""
-    if not isinstance(node, ast.Call):
-        return None
-    if isinstance(node.func, ast.Name):
-        return node.func.id
-    return node.func.attr if isinstance(node.func, ast.Attribute) else None
-
-
-def _shown(node: ast.AST) -> str:
-    try:
-        text = " ".join(ast.unparse(node).split())
-    except RecursionError:
-        return "an expression nested too deeply"
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codeact.data.rows import read_rows
-from codeact.efficiency.task_tests import UnreadableTestError
+from codeact.efficiency.literals import UnreadableTestError
 from codeact.errors import InputError
 from codeact.sandbox.tests import FunctionTests, Tests
 

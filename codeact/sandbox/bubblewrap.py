@@ -92,12 +92,17 @@ def init_words(
     sample_seconds: float,
     core: int | None,
     single_process: bool,
+    watch_memory: bool,
 ) -> list[str]:
-    """Settings of the namespace's first process (``csrc/sandbox/init.h``) and the command."""
+    """Settings of the namespace's first process (``csrc/sandbox/init.h``) and the command.
+
+    ``watch_memory``: there is no control group to hold the limit. Looking adds up resident memory,
+    in which pages that forked processes share count once each.
+    """
     settings = {
         "wall_ms": round(limits.wall_seconds * 1000),
         "cpu_ms": round(limits.cpu_seconds * 1000),
-        "memory_bytes": limits.memory_bytes,
+        "memory_bytes": limits.memory_bytes if watch_memory else 0,
         "as_bytes": limits.address_space_bytes or 0,
         "file_bytes": limits.file_bytes,
         "open_files": limits.open_files,

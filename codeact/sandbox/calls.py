@@ -20,7 +20,7 @@ from codeact.sandbox.tests import FunctionTests
 from codeact.sandbox.values import UnsupportedError, decode, encode, encode_call, has_node
 from codeact.sandbox.verdict import Status, Verdict
 
-_DRIVER_FILES = ("encoding.py", "driver.py")
+_DRIVER_FILES = ("encoding.py", "stand_ins.py", "driver.py")
 _INDEX_BYTES = 4
 _NODE_CLASSES = ("ListNode", "TreeNode")
 _CACHED_TESTS = 64  # candidates of one task come one after the other

@@ -8,7 +8,7 @@ trusted: the candidate shares the process and can write what it likes. What it c
 the expected answers, which never enter the sandbox.
 
 Start-up is paid by every candidate, so only built-in modules are imported. `calls.py` compiles
-`encoding.py` and this file as one program.
+`encoding.py`, `stand_ins.py` and this file as one program.
 """
 
 import gc
@@ -31,29 +31,13 @@ if TYPE_CHECKING:
         list_values,
         tree_values,
     )
+    from codeact.sandbox.stand_ins import NUM_PARAMETERS, StandIn
 
 FRAMES_IN, FRAMES_OUT = 3, 4
 NAME = "candidate"  # its module and, in tracebacks, its file
 # Code that reaches names by text needs the whole prelude, whatever names it shows.
-BY_TEXT = {"globals", "locals", "vars", "eval", "exec", "compile", "__dict__"}
-BY_TEXT |= {"__annotations__", "get_type_hints", "signature"}
+BY_TEXT = {"globals", "locals", "vars", "eval", "exec", "compile", "__dict__", "get_type_hints"}
 TEXT_ANNOTATIONS = 0x1000000  # compiler flag of `from __future__ import annotations`
-# Names of `typing` that mean nothing at run time where they only annotate. Importing it takes
-# twice as long as the interpreter's start.
-STAND_INS = {"Any", "Callable", "Dict", "FrozenSet", "Iterable", "Iterator", "List", "Mapping"}
-STAND_INS |= {"Optional", "Sequence", "Set", "Tuple", "Union"}
-
-
-class StandIn:
-    """Any of `STAND_INS` in an annotation: ``Optional[List[int]] | None`` evaluates to this."""
-
-    def __getitem__(self, _parameters: object) -> "StandIn":
-        return self
-
-    def __or__(self, _other: object) -> "StandIn":
-        return self
-
-    __ror__ = __or__
 
 
 def receive() -> bytes:
@@ -131,7 +115,7 @@ class Session:
             wanted |= _names_of(compile(source, NAME, "exec", TEXT_ANNOTATIONS, True))
             for text, binds, _ in statements:
                 annotating = (everything - wanted) & set(binds or ())
-                if text.startswith("from typing import ") and annotating <= STAND_INS:
+                if text.startswith("from typing import ") and annotating <= NUM_PARAMETERS.keys():
                     self.stand_ins |= annotating
                 else:
                     wanted |= annotating
@@ -151,7 +135,7 @@ class Session:
         module = type(sys)(NAME)
         sys.modules[NAME] = module  # dataclasses look their module up
         self.space = space = module.__dict__
-        space.update(dict.fromkeys(self.stand_ins, StandIn()))
+        space.update((name, StandIn(name)) for name in self.stand_ins)
         if self.nodes_wanted:
             space.update(ListNode=ListNode, TreeNode=TreeNode)
         try:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from codeact.sandbox.sandbox import Sandbox
 
 _DRIVER = "driver.pyc"
+_MEASURED_BOX_BYTES = 2**20
 _MAYBE_OURS = ("NameError", "TypeError", "AttributeError")
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
 
@@ -221,13 +222,15 @@ class _Plan:
             is_baseline=source is None,
             is_split=is_split,
         )
-        measured = self.measured
+        limits, measured = self.limits or language_of("python").limits, self.measured
+        if measured is not None:  # what is kept in files is in no number
+            limits = replace(limits, box_bytes=min(limits.box_bytes, _MEASURED_BOX_BYTES))
         return self.sandbox.run(
             [*python_command(toolchain), f"/box/{_DRIVER}"],
             files={_DRIVER: function_calls.driver_bytecode()},
             mounts=toolchain.mounts,
             frames=[header, *self.encoded.frames],
-            limits=self.limits or language_of("python").limits,
+            limits=limits,
             environment=_ONE_THREAD,
             sample_seconds=measured.sample_seconds if measured else 0.0,
             core=measured.core if measured else None,

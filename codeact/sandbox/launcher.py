@@ -104,10 +104,11 @@ def framed(payloads: Sequence[bytes]) -> bytes:
     return b"".join(_LENGTH.pack(len(payload)) + payload for payload in payloads)
 
 
-def frames_of(content: bytes) -> tuple[tuple[bytes, ...], bool]:
-    """Whole frames, and whether something that is none follows them."""
-    frames, at = [], 0
-    while len(content) - at >= _LENGTH.size:
+def frames_of(content: bytes, most: int) -> tuple[tuple[bytes, ...], bool]:
+    """Whole frames, at most so many, and whether anything follows them."""
+    frames: list[bytes] = []
+    at = 0
+    while len(content) - at >= _LENGTH.size and len(frames) < most:
         start = at + _LENGTH.size
         (length,) = _LENGTH.unpack(content[at:start])
         if len(content) - start < length:

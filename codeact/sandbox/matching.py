@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from codeact.sandbox.tests import BinaryTree, LinkedList
 
 MAX_COMPARISONS = 500_000  # about a second; beyond that only sorted order is tried
+
+_SAME_HASH = sys.hash_info.modulus  # ints that far apart hash alike; an answer may hold many
 
 _LABELS: dict[type, str] = {list: "row", tuple: "row", set: "set", frozenset: "set"}
 
@@ -84,6 +87,8 @@ def _scalar_key(value: Any) -> Hashable:
         return "complex", _scalar_key(value.real), _scalar_key(value.imag)
     if value is None or value != value:
         return kind.__name__
+    if kind is int and abs(value) >= _SAME_HASH:
+        return "large int", hex(value)
     return kind.__name__, value
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from codeact.sandbox.tiers import Tier
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_FRAMES_PER_INPUT, _MORE_FRAMES = 2, 16  # what follows these is no answer: millions cost minutes
 _GRACE_MS = 3000  # after which the launcher ends a run whose init has not
 _FIRST_UID = 1 << 30  # users that no system gives to people
 _numbers = itertools.count()
@@ -125,7 +126,12 @@ class Sandbox:
             if not name or "/" in name or "\0" in name or name in (".", ".."):
                 raise ValueError(f"files in the box need plain names, got {name!r}")
         words = init_words(
-            command, limits, sample_seconds=sample_seconds, core=core, single_process=single_process
+            command,
+            limits,
+            sample_seconds=sample_seconds,
+            core=core,
+            single_process=single_process,
+            watch_memory=self._tier.cgroups is None,
         )
         with self._free_slot() as slot:
             for _ in range(2):
@@ -211,7 +217,7 @@ class _Slot:
                 limits=limits,
             )
             answer = self._ask(launcher, settings, command, stdin, frames, list(files.values()))
-        return _run_of(answer, self.tier.name)
+        return _run_of(answer, self.tier.name, _FRAMES_PER_INPUT * len(frames) + _MORE_FRAMES)
 
     def close(self) -> None:
         if self.launcher is not None:
@@ -278,10 +284,10 @@ def _close_all(slots: Sequence[_Slot]) -> None:
         slot.close()
 
 
-def _run_of(answer: Sequence[bytes], tier: str) -> Run:
+def _run_of(answer: Sequence[bytes], tier: str, most_frames: int) -> Run:
     text, stdout, stderr, frame_bytes = answer
     said = settings_of(text)
-    frames, broken = frames_of(frame_bytes)
+    frames, broken = frames_of(frame_bytes, most_frames)
     stopped = said.get("stopped")
     if stopped == "output_limit" or said.get("over_cap"):
         outcome = "output_limit"
@@ -289,8 +295,9 @@ def _run_of(answer: Sequence[bytes], tier: str) -> Run:
         outcome = "wall_limit"
     else:
         outcome = said.get("outcome", "failed")
-    if outcome == "signalled" and said["code"] == "9" and int(said.get("oom_kills", 0)) > 0:
-        outcome = "memory_limit"  # the kernel's own, before init saw it
+    out_of_memory = int(said.get("oom_kills", 0)) > 0  # the kernel's word, from the cgroup
+    if out_of_memory and (outcome == "failed" or said.get("code") == "9"):
+        outcome = "memory_limit"
     if outcome == "failed" and (reason := said.get("reason")):
         stderr = reason.encode() + b"\n" + stderr
     return Run(

@@ -20,8 +20,9 @@ tag                   body
 A candidate's ``defaultdict``, ``OrderedDict`` and ``Counter`` cross as dict; ``deque``, ``range``,
 generators, ``map``, ``zip`` and their like as list (at most 1,000,000 values). Any other type,
 subclasses of the above included, is refused. So are answers nested deeper than 200 levels, of more
-than 4,000,000 values and characters, or with an int of more than 10,000 digits. What arrives is
-checked again here: the process that wrote it is the candidate's.
+than 1,000,000 values (16 characters of text count as one) or with an int of more than 10,000
+digits. What arrives is checked again here, in linear time: the process that wrote it is the
+candidate's.
 """
 
 from __future__ import annotations
@@ -29,10 +30,17 @@ from __future__ import annotations
 import json
 import marshal
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from codeact.sandbox.encoding import MAX_DEPTH, MAX_INT_BITS, Encoder, UnsupportedError
+from codeact.sandbox.encoding import (
+    MAX_DEPTH,
+    MAX_INT_BITS,
+    MAX_ITEMS,
+    Encoder,
+    UnsupportedError,
+)
 from codeact.sandbox.tests import BinaryTree, Call, LinkedList
 
 __all__ = ["UnsupportedError", "decode", "encode", "encode_call", "from_json"]
@@ -45,6 +53,9 @@ _PLAIN = frozenset({type(None), bool, int, float, str, bytes, complex})
 # Longer runs of digits take a slow path that bounds them: text to int takes quadratic time.
 _MANY_DIGITS = re.compile(rb"[0-9]{25}")
 _HEX = re.compile(r"-?[0-9a-f]+\Z")
+_STRING = re.compile(rb'"[^"]*"?')  # once escapes are gone; never tries a place twice
+_MAX_MARKS = 3 * MAX_ITEMS  # commas and brackets: a pair of a dict takes three
+_MAX_ALIKE = 256  # items of one hash; more are no accident, and take quadratic time to store
 _NUMBER_CHARS = 25  # of a float by repr, or an int below 2**63
 
 
@@ -65,6 +76,8 @@ def decode(text: bytes | str) -> Any:
             digits.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if _num_marks(data) > _MAX_MARKS and _num_marks(_outside_strings(data)) > _MAX_MARKS:
+        raise UnsupportedError(f"an answer of more than {MAX_ITEMS} values")
     bounded = _MANY_DIGITS.search(data) is not None
     try:
         value = json.loads(
@@ -175,9 +188,23 @@ def _text(body: Any) -> str:
     return body
 
 
-def _hashed(build: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
+def _outside_strings(data: bytes) -> bytes:
+    return _STRING.sub(b"", data.replace(b"\\\\", b"").replace(b'\\"', b""))
+
+
+def _num_marks(data: bytes) -> int:
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
+
+
+def _hashed(
+    build: Callable[[list[Any]], Any], keys: Callable[[list[Any]], Any] = iter
+) -> Callable[[Any], Any]:
     def checked(body: Any) -> Any:
-        built = build(_list(body))
+        if len(_list(body)) > _MAX_ALIKE:
+            hashes = Counter(map(hash, keys(body)))
+            if max(hashes.values()) > _MAX_ALIKE:
+                raise UnsupportedError("a set or dict whose items hash alike")
+        built = build(body)
         if len(built) != len(body):
             raise UnsupportedError("a set or dict with an item twice")
         return built
@@ -209,7 +236,7 @@ _BUILDERS: dict[str, Callable[[Any], Any]] = {
     "tuple": lambda body: tuple(_list(body)),
     "set": _hashed(set),
     "frozenset": _hashed(frozenset),
-    "dict": _hashed(dict),
+    "dict": _hashed(dict, lambda pairs: (key for key, _ in pairs)),
     "bytes": lambda body: bytes.fromhex(_text(body)),
     "complex": _complex,
     "float": _float,

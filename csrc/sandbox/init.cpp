@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -43,17 +42,26 @@ struct Usage {
   }
 };
 
-// All processes but init. In here, /proc shows the sandbox alone.
-int64_t resident_bytes_of_all() {
+// Of all processes that are running, but init. In here, /proc shows the sandbox alone.
+struct Running {
+  int64_t bytes = 0, cpu_ns = 0;
+};
+
+Running look_at_all(bool with_memory) {
+  Running sum;
   DIR* processes = opendir("/proc");
-  if (processes == nullptr) return 0;
-  int64_t sum = 0;
+  if (processes == nullptr) return sum;
   while (const dirent* entry = readdir(processes)) {
-    if (!std::isdigit(static_cast<unsigned char>(entry->d_name[0]))) continue;
-    if (std::strcmp(entry->d_name, "1") == 0) continue;
-    const int statm = open_statm(entry->d_name);
+    const auto pid = static_cast<pid_t>(std::strtol(entry->d_name, nullptr, 10));
+    if (pid <= 1) continue;
+    clockid_t clock;
+    timespec time;
+    if (clock_getcpuclockid(pid, &clock) == 0 && clock_gettime(clock, &time) == 0) {
+      sum.cpu_ns += nanoseconds(time);
+    }
+    const int statm = with_memory ? open_statm(entry->d_name) : -1;
     if (statm < 0) continue;
-    sum += resident_bytes(statm);
+    sum.bytes += resident_bytes(statm);
     close(statm);
   }
   closedir(processes);
@@ -99,7 +107,7 @@ void stay_on(int core, bool only_it) {
   std::vector<char*> command;
   for (const std::string& word : words) command.push_back(const_cast<char*>(word.c_str()));
   command.push_back(nullptr);
-  signal(SIGPIPE, SIG_DFL);
+  for (const int ignored : {SIGPIPE, SIGINT}) signal(ignored, SIG_DFL);
   const std::string box = settings.text("box");
   std::string error;
   if (!box.empty()) {  // no namespaces around us
@@ -113,17 +121,17 @@ void stay_on(int core, bool only_it) {
   give_up(command[0]);
 }
 
-const char* over_limit(const Settings& settings, const Sampler& sampler) {
-  if (sampler.elapsed_ns() > settings.number("wall_ms", INT64_MAX / 2'000'000) * 1'000'000) {
-    return "wall_limit";
-  }
-  if (sampler.cpu_ns() > settings.number("cpu_ms", INT64_MAX / 2'000'000) * 1'000'000) {
-    return "cpu_limit";
-  }
-  const int64_t memory = settings.number("memory_bytes", 0);
-  const bool alone = getpid() != 1;  // no /proc of our own
-  const int64_t used = alone ? sampler.resident() : resident_bytes_of_all();
-  return memory > 0 && used > memory ? "memory_limit" : nullptr;
+// The limit that is passed, nullptr for none. `ended`: of processes that are no more.
+const char* over_limit(const Settings& settings, const Sampler& sampler, const Usage& ended) {
+  constexpr int64_t kNever = INT64_MAX / 2'000'000;
+  if (sampler.elapsed_ns() > settings.number("wall_ms", kNever) * 1'000'000) return "wall_limit";
+  const int64_t memory = settings.number("memory_bytes", 0);  // 0: a control group holds it
+  const bool alone = getpid() != 1;                           // without a /proc of our own
+  const Running running =
+      alone ? Running{sampler.resident(), sampler.cpu_ns()} : look_at_all(memory > 0);
+  const int64_t cpu_ns = running.cpu_ns + (ended.user_us + ended.system_us) * 1000;
+  if (cpu_ns > settings.number("cpu_ms", kNever) * 1'000'000) return "cpu_limit";
+  return memory > 0 && running.bytes > memory ? "memory_limit" : nullptr;
 }
 
 // Every process in here but init itself. Outside a namespace of our own, where -1 would mean the
@@ -159,6 +167,7 @@ int run_init(const std::vector<std::string>& arguments) {
   // Same user as the candidate: without this it could open /proc/1/mem and /proc/1/fd.
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  if (getpid() != 1) setsid();  // kill(0) of the candidate must not reach the launcher
   std::string text;
   size_t at = 0;
   for (; at < arguments.size() && arguments[at] != "--"; ++at) {
@@ -197,7 +206,7 @@ int run_init(const std::vector<std::string>& arguments) {
       sampled_ns = now;
     }
     if (stopped == nullptr && now - watched_ns >= kWatchNs) {
-      stopped = over_limit(settings, sampler);
+      stopped = over_limit(settings, sampler, usage);
       watched_ns = now;
       if (stopped != nullptr) kill_all();
     }

@@ -14,8 +14,9 @@ constexpr int kFirstFile = 10;
 
 // `arguments`: "name=value" settings, "--", the command.
 //
-//   cpu_ms, wall_ms          time limits; the command is killed when it passes one
-//   memory_bytes             resident memory of all processes together, looked at every few ms
+//   cpu_ms, wall_ms          time limits, of all processes together; all are killed past one
+//   memory_bytes             resident memory of all processes together, looked at every few ms;
+//                            0 where a control group holds it
 //   as_bytes, file_bytes, open_files, processes, stack_bytes   resource limits; 0 sets none
 //   core                     the command's only core, -1 for any; init keeps off it
 //   sample_us                time between two readings of memory; 0 only watches the limit

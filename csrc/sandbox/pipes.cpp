@@ -1,6 +1,7 @@
 #include "sandbox/pipes.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -48,8 +49,11 @@ void Pipe::close_end(int* end) {
 }
 
 int memory_file(const std::string& content) {
-  const int written = static_cast<int>(syscall(SYS_memfd_create, "input", 1U /* CLOEXEC */));
+  const int written =
+      static_cast<int>(syscall(SYS_memfd_create, "input", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   write_all(written, content.data(), content.size());
+  // Else the candidate could open it again for writing: memory that no limit of ours sees.
+  fcntl(written, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
   char path[64];
   std::snprintf(path, sizeof path, "/proc/self/fd/%d", written);
   const int fd = open(path, O_RDONLY | O_CLOEXEC);

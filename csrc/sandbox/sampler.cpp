@@ -7,11 +7,8 @@
 #include <cstdio>
 
 namespace codeact::sandbox {
-namespace {
 
 int64_t nanoseconds(const timespec& time) { return time.tv_sec * 1'000'000'000LL + time.tv_nsec; }
-
-}  // namespace
 
 int64_t now_ns() {
   timespec time;

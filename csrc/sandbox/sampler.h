@@ -10,6 +10,7 @@
 namespace codeact::sandbox {
 
 int64_t now_ns();  // of a clock that only goes forward
+int64_t nanoseconds(const timespec& time);
 
 // An open statm of a process in /proc, and the resident memory that it tells: 0 when the process is
 // gone.

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from codeact.efficiency.answer_rules import has_several_answers, rule_of_statement
-from codeact.efficiency.task_tests import UnreadableTestError, called_name, read_asserts
+from codeact.efficiency.literals import UnreadableTestError
+from codeact.efficiency.task_tests import called_name, check_crosses, read_asserts
 from codeact.sandbox.tests import BinaryTree, Call, LinkedList, Rule
 
 
@@ -29,6 +30,7 @@ def one(condition: str):
         ("is_same_list(candidate(l1=list_node([1, 2])), list_node([]))",
          Call((), {"l1": LinkedList((1, 2))}), LinkedList(())),
         ("is_same_tree(candidate([]), tree_node([5]))", Call(([],)), BinaryTree((5,))),
+        ("candidate(set([1, 2]), set()) == frozenset([3])", Call(({1, 2}, set())), frozenset({3})),
         ("candidate([list_node([1]), list_node([])]) == 0",
          Call(([LinkedList((1,)), LinkedList(())],)), 0),
     ],
@@ -80,11 +82,12 @@ def test_tolerance_and_order_of_an_assert(condition, expected, abs_tol, rel_tol,
     ],
 )
 def test_a_test_that_is_not_understood_is_refused(code, reason):
-    from codeact.efficiency.task_tests import check_crosses
-
-    with pytest.raises(UnreadableTestError, match=reason):
+    def read() -> None:
         found = read_asserts(code, callee="f")
         check_crosses(found.calls, found.expected)
+
+    with pytest.raises(UnreadableTestError, match=reason):
+        read()
 
 
 def test_statements_without_effect_are_passed_over():

@@ -141,6 +141,15 @@ def test_a_hopeless_matching_ends_soon_and_refuses() -> None:
     assert time.perf_counter() - start < 10
 
 
+def test_ints_that_hash_alike_are_counted_in_linear_time() -> None:
+    expected = list(range(20_000))
+    got = [number * (2**61 - 1) for number in expected]
+    start = time.perf_counter()
+    assert not same(expected, got, UNORDERED)
+    assert same(got, got[::-1], UNORDERED)
+    assert time.perf_counter() - start < 2
+
+
 @pytest.mark.parametrize(
     ("expected", "got", "rule", "is_same"),
     [

@@ -51,7 +51,7 @@ def talk(
         with os.fdopen(from_driver, "rb") as pipe:
             content = pipe.read()
         process.wait(timeout=30)
-    frames, is_broken = frames_of(content)
+    frames, is_broken = frames_of(content, 10**6)
     assert not is_broken
     return list(frames)
 
@@ -101,7 +101,7 @@ def test_the_prelude_is_run_as_far_as_it_is_mentioned(tmp_path: Path) -> None:
         ("class A:\n    x: Set[int] = 1\ndef f(x: int | Any): return loaded()", 0),
         ("Row = List[int]\ndef f(x: Row): return loaded()", 1),
         ("class A:\n    x: ClassVar[int] = 1\ndef f(x): return loaded()", 1),
-        ("def f(x: List): return loaded() if f.__annotations__ else 2", 1),
+        ("def f(x: List): return eval('loaded()')", 1),
         ("def f(x: List): return cast(int, loaded())", 1),
     ],
     ids=range(6),

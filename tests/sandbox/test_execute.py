@@ -187,3 +187,10 @@ def test_large_answers_cross(sandbox: Sandbox) -> None:
         "unsupported_value",
         "memory_limit",
     )
+
+
+def test_a_mistaken_annotation_fails_as_it_does_elsewhere(sandbox: Sandbox) -> None:
+    tests = dataclasses.replace(SQUARE, prelude="from typing import *\n")
+    verdict = check(sandbox, python("def f(x: Dict[int]): return x * x"), tests)
+    assert verdict.status == "load_error"
+    assert "typing.Dict" in verdict.reason

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from attacks.harness import MIB, attack, nothing_left
+from attacks.harness import MIB, attack, attack_in_c, nothing_left
 
 from codeact.sandbox import Sandbox
-from codeact.sandbox.execute import Measured, execute
-from codeact.sandbox.programs import Program
-from codeact.sandbox.tests import Call, FunctionTests
 
 
 def test_row_39_work_in_children(arena: Sandbox) -> None:
@@ -52,22 +50,18 @@ def test_row_40_nothing_outlives_a_run(arena: Sandbox) -> None:
     assert [json.loads(run.stdout) for run in runs] == [[], [], []]
 
 
-def test_row_40_repetitions_that_are_skipped(arena: Sandbox) -> None:
-    """A candidate that counts its repetitions may not answer rubbish in those between."""
-    tests = FunctionTests("f", tuple(Call((n,)) for n in range(3)), (0, 1, 2))
-    source = """
-import sys
-sys.turn = getattr(sys, "turn", -1) + 1
-def f(n):
-    return 0 if 0 < sys.turn < 4 else n
-"""
-    done = execute(arena, Program("python", source), tests, repeats=5, measured=Measured())
-    assert done.verdict.status == "wrong_answer"
-
-
 def test_row_39_orphans_without_end(arena: Sandbox) -> None:
     """Ended children keep coming to the first process: it must still look at the clock."""
     with nothing_left(arena):
         run = attack(arena, "row_39_orphans_without_end", wall_seconds=0.7)
     assert run.outcome == "wall_limit"
     assert run.wall_seconds < 2
+
+
+def test_row_39_small_and_greedy(arena: Sandbox, tmp_path: Path) -> None:
+    """The kernel kills the largest process, here one of ours: still the candidate's limit."""
+    with nothing_left(arena):
+        run = attack_in_c(
+            arena, "row_39_small_and_greedy", tmp_path, memory_bytes=48 * MIB, box_bytes=256 * MIB
+        )
+    assert run.outcome == "memory_limit"
