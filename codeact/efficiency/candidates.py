@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from codeact.data.rows import read_rows
 from codeact.efficiency.code_blocks import complete_code, extract_code
 from codeact.efficiency.tasks import Task
 from codeact.errors import InputError
@@ -84,6 +83,8 @@ def read_candidates(
     Raises:
         InputError: A row is malformed, tasks are not known, or an id comes twice.
     """
+    from codeact.data.rows import read_rows  # it loads torch, which measuring does without
+
     rows = read_rows(source, "train")
     known = {task.id: task for task in tasks}
     places = [rows.place(index) for index in range(len(rows.rows))]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from codeact.data.language_rules import ALIASES
-
 # CommonMark 4.5: a closing fence is at least as long as the opening one and has no tag.
 _FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<ticks>`{3,}|~{3,})[ \t]*(?P<tag>[^`]*)\Z")
 _TAG = re.compile(r"\{?\.?([A-Za-z][\w+#.-]*)")
@@ -62,7 +60,7 @@ def extract_code(response: str, *, language: str = "python", entry_point: str | 
         return text
     if blocks[0].language is None and _is_code(blocks[0].before, entry_point):
         return blocks[0].before
-    wanted = ALIASES.get(language, language)
+    wanted = _language(language) or language
     usable = [block.code for block in blocks if block.language == wanted]
     usable = usable or [block.code for block in blocks if block.language is None]
     defining = [code for code in usable if defines(code, entry_point)]
@@ -103,8 +101,14 @@ def _block(opening: re.Match[str], lines: list[str], before: list[str]) -> CodeB
     indent = opening["indent"]
     code = "\n".join(line.removeprefix(indent) for line in lines)
     tag = _TAG.match(opening["tag"])
-    language = ALIASES.get(tag[1].lower()) if tag else None
+    language = _language(tag[1]) if tag else None
     return CodeBlock(language, code + "\n" if code else "", "\n".join(before))
+
+
+def _language(tag: str) -> str | None:
+    from codeact.data.language_rules import ALIASES  # it loads torch
+
+    return ALIASES.get(tag.lower())
 
 
 def _is_code(text: str, entry_point: str | None) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from codeact.efficiency.baselines import Net
 from codeact.efficiency.field import Field, RaceOptions
+from codeact.efficiency.kept_state import disqualify_kept_state
 from codeact.efficiency.measurements import REFERENCE, MeasuredCandidate, TaskRace
 from codeact.efficiency.ranking import Standing, rank, tied
 from codeact.efficiency.rounds import BaselineFailedError, Runner, Track
@@ -32,7 +33,8 @@ def race(
     Three rounds; who needs more than 1.5 times the best net CPU time drops out (the reference
     never does, others are set against it); the rest runs up to ``options.rounds``; those that the
     best does not beat by three pooled spreads, up to ``options.max_rounds``. All on one CPU, one
-    after the other, the empty program among them.
+    after the other, the empty program among them. Who is first has to cost the same a repetition
+    when repeated less often.
 
     Args:
         track: Meter, task, language and CPU.
@@ -53,6 +55,8 @@ def race(
     field = Field(track, entered, programs, options)
     try:
         field.run()
+        if not field.short:
+            disqualify_kept_state(field)
     except BaselineFailedError as error:
         reason = one_line(f"the empty program did not run: {error}")
         return replace(summary, status="failed", reason=reason), list(records)

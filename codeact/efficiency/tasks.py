@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeact.data.rows import read_rows
 from codeact.efficiency.literals import UnreadableTestError
 from codeact.errors import InputError
 from codeact.sandbox.tests import FunctionTests, Tests
@@ -120,6 +119,7 @@ def read_tasks(
             of a wrong type, an id comes twice, ``limit`` is not positive, no row is a usable task,
             or a sandbox is needed and not given.
     """
+    from codeact.data.rows import read_rows  # it loads torch, which measuring does without
     from codeact.efficiency.task_rows import row_id, task_of_row
 
     if limit is not None and limit < 1:

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Parameters that each takes; -1: any number of them, 0: none.
+# Parameters that each takes; -1: any number of them from one on, 0: not even brackets.
 NUM_PARAMETERS = {
     "Any": 0,
     "Callable": 2,
@@ -41,13 +41,13 @@ class StandIn:
         elif self.name == "Tuple" and len(given) == 2 and given[1] is ...:
             given.pop()
         wanted = NUM_PARAMETERS[self.name]
-        is_known = self.is_bare and (len(given) == wanted or (wanted < 0 and len(given) > 0))
+        is_known = self.is_bare and len(given) > 0 and wanted in (len(given), -1)
         if not is_known or not all(map(_fits, given)):
             raise TypeError(f"parameters of {self.name} that need the real one")
         return StandIn(self.name, is_bare=False)
 
     def __or__(self, other: "Any") -> "StandIn":
-        if not _fits(self) or not _fits(other):
+        if not _fits(self) or not _fits(other) or type(other) is str:
             raise TypeError(f"a union with {self.name} that needs the real one")
         return StandIn("Union", is_bare=False)
 
@@ -56,9 +56,9 @@ class StandIn:
 
 def _fits(parameter: "Any") -> bool:
     """Whether `typing` takes it as a parameter, as far as can be told here."""
-    kind = type(parameter)
-    if kind is StandIn:
+    if isinstance(parameter, StandIn):
         return not (parameter.is_bare and parameter.name in ("Optional", "Union"))
-    if kind is str:
+    if isinstance(parameter, str):
         return parameter.isidentifier()  # it would be compiled
+    kind = type(parameter)
     return parameter is None or kind is type or kind is type(list[int])

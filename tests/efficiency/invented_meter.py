@@ -67,6 +67,7 @@ def source(cost: float, **facts: Any) -> str:
 
     Args:
         memory: Bytes above those of the empty program.
+        later: What a repetition after the first costs; as much as the first by default.
         noise: Largest share by which a run may be slower.
         status: Of the correctness run.
         fails_from: Measured run, from 0, from which on the answer is wrong.
@@ -120,7 +121,9 @@ class InventedMeter:
         call = self._count(task, program.source, repeats, core, program.source)
         status = "wrong_answer" if call >= facts.get("fails_from", 10**9) else "passed"
         slower = 1 + facts.get("noise", 0.0) * _unit(task.id, program.source, call)
-        cpu_seconds = (START_SECONDS + repeats * (DRIVER_SECONDS + facts["cost"])) * slower
+        later = facts.get("later", facts["cost"])
+        cost = facts["cost"] + (repeats - 1) * later
+        cpu_seconds = (START_SECONDS + repeats * DRIVER_SECONDS + cost) * slower
         return _reading(status, cpu_seconds, facts.get("memory", 0))
 
     def baseline(self, task: Task, language: str, *, repeats: int, core: int | None) -> Reading:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -92,3 +94,13 @@ def test_a_lone_surrogate_has_an_id():
 def test_bad_rows(rows, message):
     with pytest.raises(InputError, match=message):
         load_candidates(rows, TASKS)
+
+
+def test_importing_loads_no_torch():
+    code = (
+        "import sys, codeact.efficiency.candidates, codeact.efficiency.filters\n"
+        "import codeact.efficiency.own_tasks, codeact.efficiency.evalplus_tasks\n"
+        "print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout.strip() == "[]", ran.stderr

@@ -227,6 +227,19 @@ def test_an_answer_that_turns_wrong_leaves_the_race():
     assert not found["never"].samples
 
 
+def test_who_keeps_its_answers_between_repetitions_leaves_the_race():
+    costs = {
+        "remembers": invented.source(0.02, later=0.0001),
+        "honest": invented.source(0.001),
+        "imports once": invented.source(0.005, later=0.0012),
+    }
+    summary, found = run_race(costs)
+    assert summary.status == "ranked"
+    assert (found["remembers"].status, found["remembers"].rank) == ("broken_protocol", None)
+    assert "kept from one to the next" in found["remembers"].reason
+    assert (found["honest"].rank, found["imports once"].rank) == (1, 2)
+
+
 def test_nobody_left_is_no_race():
     costs = {name: invented.source(0.01 + index, fails_from=0) for index, name in enumerate("abc")}
     summary, found = run_race(costs)

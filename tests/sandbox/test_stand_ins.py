@@ -25,7 +25,6 @@ LEAVES = [
     "[int]",
     "()",
     "list[int]",
-    "len",
 ]
 
 
@@ -53,7 +52,7 @@ def annotation_of(rng: random.Random, depth: int) -> str:
 @pytest.mark.parametrize("seed", range(20))
 def test_takes_nothing_that_typing_refuses(seed: int) -> None:
     rng = random.Random(seed)
-    annotations = [annotation_of(rng, rng.choice([1, 2, 3])) for _ in range(300)]
+    annotations = [annotation_of(rng, rng.choice([1, 2, 3])) for _ in range(1000)]
     taken = [annotation for annotation in annotations if is_taken(annotation, OURS)]
     assert [annotation for annotation in taken if not is_taken(annotation, REAL)] == []
     right = sum(is_taken(annotation, REAL) for annotation in annotations)
@@ -87,7 +86,7 @@ def test_takes_what_solutions_write(annotation: str) -> None:
         "Dict[int]",
         "List[int, int]",
         "Optional[int, str]",
-        "List[[int]]",
+        "Union[()]",
         "List[Optional]",
         "Any[int]",
     ],
