@@ -5,7 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# Not lazily: the function has the name of its module, which would take its place here as soon as
+# anything imports the module. It loads neither torch nor numpy.
+from codeact.efficiency.measure import measure
+
 if TYPE_CHECKING:
+    from codeact.efficiency.build import build_effi_instruct
     from codeact.efficiency.candidates import Candidate, load_candidates
     from codeact.efficiency.tasks import Task, load_tasks
 
@@ -13,11 +18,19 @@ if TYPE_CHECKING:
 _HOMES = {
     "Candidate": "candidates",
     "Task": "tasks",
+    "build_effi_instruct": "build",
     "load_candidates": "candidates",
     "load_tasks": "tasks",
 }
 
-__all__ = ["Candidate", "Task", "load_candidates", "load_tasks"]
+__all__ = [
+    "Candidate",
+    "Task",
+    "build_effi_instruct",
+    "load_candidates",
+    "load_tasks",
+    "measure",
+]
 
 
 def __getattr__(name: str) -> Any:

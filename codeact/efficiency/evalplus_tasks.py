@@ -47,7 +47,7 @@ _ANSWER_BYTES = 64 * 2**20
 
 _CONTAINERS = frozenset({list, tuple, set, frozenset})
 _NUMBERS = frozenset({int, float, complex})
-_COMPLEX = re.compile(r"\(?[-+.\de]*\dj\)?")
+_COMPLEX = re.compile(r"\(?[-+.\de]*\dj?\)?")
 
 Place = tuple[int, ...]  # the argument's index, then a 0 for each level of nesting
 
@@ -117,7 +117,8 @@ def restore_types(arguments: Any, literals: Sequence[Sequence[Any]]) -> Any:
     JSON has no tuple, set or complex. MBPP+ writes its first inputs twice, in ``base_input`` and
     as literals in ``assertion``; every list gets the type that literals have in its place, items
     of a list counting as one place, and that of the list around it where no literal has one. Where
-    literals differ, it stays a list. Text such as ``"1j"`` where literals have numbers is complex.
+    literals differ, it stays a list. An argument such as ``"1j"`` where literals have numbers is
+    complex.
 
     Args:
         arguments: Lists of arguments, one a call.
@@ -160,7 +161,8 @@ def _collect_kinds(value: Any, place: Place, kinds: dict[Place, set[type]]) -> N
 
 def _restored(value: Any, place: Place, around: type, kinds: Mapping[Place, set[type]]) -> Any:
     known = kinds.get(place, set())
-    if isinstance(value, str) and known and known <= _NUMBERS and _COMPLEX.fullmatch(value):
+    is_argument = len(place) == 1 and isinstance(value, str)
+    if is_argument and known and known <= _NUMBERS and _COMPLEX.fullmatch(value):
         return complex(value)
     if isinstance(value, dict):
         return {key: _restored(item, (*place, 0), list, kinds) for key, item in value.items()}

@@ -126,17 +126,7 @@ def read_tasks(
         raise InputError(f"limit must be at least 1, got {limit}")
     rows = read_rows(source, "train")
     ids = [row_id(row, rows.place(index)) for index, row in enumerate(rows.rows)]
-    repeated = [name for name, count in Counter(ids).items() if count > 1]
-    if repeated:
-        raise InputError(
-            f"{rows.source}: task ids must be unique, {repeated[0]!r} comes "
-            f"{ids.count(repeated[0])} times"
-        )
-    order = list(range(len(ids)))
-    if limit is not None and limit < len(ids):
-        random.Random(seed).shuffle(order)
-    tasks: dict[int, Task] = {}
-    skipped: dict[int, Skipped] = {}
+    _check_unique(ids, rows.source)
 
     def read(index: int) -> Task | Skipped:
         try:
@@ -144,23 +134,35 @@ def read_tasks(
         except UnreadableTestError as error:
             return Skipped(ids[index], str(error))
 
+    order = list(range(len(ids)))
+    if limit is not None and limit < len(ids):
+        random.Random(seed).shuffle(order)
+    found: dict[int, Task | Skipped] = {}
+    num_tasks = 0
     for index, task in _read_all(read, order, sandbox.workers if sandbox else 1):
-        if isinstance(task, Skipped):
-            skipped[index] = task
-        else:
-            tasks[index] = task
-        if len(tasks) == limit:
+        found[index] = task
+        num_tasks += isinstance(task, Task)
+        if num_tasks == limit:
             break
+    return _sorted(found, rows.source)
+
+
+def _sorted(found: Mapping[int, Task | Skipped], source: str) -> TaskFile:
+    in_order = [found[index] for index in sorted(found)]
+    tasks = tuple(each for each in in_order if isinstance(each, Task))
+    skipped = tuple(each for each in in_order if isinstance(each, Skipped))
     if not tasks:
-        first = next(iter(skipped.values()))
         raise InputError(
-            f"{rows.source}: no task can be used, {len(skipped)} skipped "
-            f"({first.id}: {first.reason})"
+            f"{source}: no task can be used, {len(skipped)} skipped "
+            f"({skipped[0].id}: {skipped[0].reason})"
         )
-    return TaskFile(
-        tuple(tasks[index] for index in sorted(tasks)),
-        tuple(skipped[index] for index in sorted(skipped)),
-    )
+    return TaskFile(tasks, skipped)
+
+
+def _check_unique(ids: Sequence[str], source: str) -> None:
+    name, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{source}: task ids must be unique, {name!r} comes {count} times")
 
 
 def _read_all(

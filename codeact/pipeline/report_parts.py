@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Card:
-    """One example of the data, for reading."""
+    """One example of the data, for reading: two texts side by side, each under its label."""
 
     id: str
     facts: str
@@ -41,6 +41,8 @@ class Card:
     instruction_cut: str
     response: str
     response_cut: str
+    labels: tuple[str, str] = ("Instruction", "Answer")
+    even: bool = False  # both texts get half of the width; answers are longer than instructions
 
 
 @dataclass(frozen=True)

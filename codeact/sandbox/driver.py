@@ -37,6 +37,7 @@ FRAMES_IN, FRAMES_OUT = 3, 4
 NAME = "candidate"  # its module and, in tracebacks, its file
 # Code that reaches names by text needs the whole prelude, whatever names it shows.
 BY_TEXT = {"globals", "locals", "vars", "eval", "exec", "compile", "__dict__", "get_type_hints"}
+BY_TEXT |= {"f_globals", "getmembers"}
 TEXT_ANNOTATIONS = 0x1000000  # compiler flag of `from __future__ import annotations`
 
 
@@ -109,10 +110,11 @@ class Session:
         """The statements that the candidate needs, by the names that it and they mention."""
         everything, wanted = _names_of(self.code), set(self.nodes_wanted)
         wanted.add(self.entry_point.partition("(")[0])
-        if not everything.isdisjoint(BY_TEXT):
+        unannotated = self.names_outside_annotations(source)
+        if unannotated is None or not everything.isdisjoint(BY_TEXT):
             wanted.update(*(binds or () for _, binds, _ in statements))
         else:
-            wanted |= _names_of(compile(source, NAME, "exec", TEXT_ANNOTATIONS, True))
+            wanted |= unannotated
             for text, binds, _ in statements:
                 annotating = (everything - wanted) & set(binds or ())
                 if text.startswith("from typing import ") and annotating <= NUM_PARAMETERS.keys():
@@ -129,6 +131,12 @@ class Session:
                     wanted.update(uses)
         sources = [statements[index][0] for index in sorted(chosen)]
         return [compile(source, "prelude.py", "exec", 0, True) for source in sources]
+
+    def names_outside_annotations(self, source: str) -> "set[str] | None":
+        try:
+            return _names_of(compile(source, NAME, "exec", TEXT_ANNOTATIONS, True))
+        except SyntaxError:  # `x: (y := 1)` is right only where annotations are evaluated
+            return None
 
     def load(self) -> None:
         """Run prelude and candidate in a new module."""

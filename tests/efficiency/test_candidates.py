@@ -104,3 +104,13 @@ def test_importing_loads_no_torch():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.stdout.strip() == "[]", ran.stderr
+
+
+def test_public_names_are_functions_and_classes():
+    code = (
+        "import codeact.efficiency.measure, codeact.efficiency.build\n"
+        "import codeact.efficiency as package\n"
+        "print([name for name in package.__all__ if not callable(getattr(package, name))])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout.strip() == "[]", ran.stderr

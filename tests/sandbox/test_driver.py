@@ -103,8 +103,9 @@ def test_the_prelude_is_run_as_far_as_it_is_mentioned(tmp_path: Path) -> None:
         ("class A:\n    x: ClassVar[int] = 1\ndef f(x): return loaded()", 1),
         ("def f(x: List): return eval('loaded()')", 1),
         ("def f(x: List): return cast(int, loaded())", 1),
+        ("def f(x: (y := List)): return loaded()", 1),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_annotations_alone_do_not_import_typing(
     tmp_path: Path, source: str, is_imported: int

@@ -5,19 +5,15 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+from codeact.efficiency.noise import MAX_CV
 from codeact.pipeline.efficiency.facts import EfficiencyFacts
-from codeact.pipeline.efficiency.instruct import (
-    kept_section,
-    limits_section,
-    pairs_section,
-    reading_section,
-)
+from codeact.pipeline.efficiency.instruct import kept_section, pairs_section
+from codeact.pipeline.efficiency.origins import comparison_section, origins_section
+from codeact.pipeline.efficiency.reading import limits_section, reading_section
 from codeact.pipeline.efficiency.sections import (
     asked_section,
-    comparison_section,
     correctness_section,
     cost_section,
-    origins_section,
 )
 from codeact.pipeline.report_page import KeyFigure, write_page
 from codeact.pipeline.report_parts import Section
@@ -54,44 +50,42 @@ def write_efficiency_report(facts: EfficiencyFacts, path: str | Path) -> Path:
 
 
 def _summary(facts: EfficiencyFacts) -> list[str]:
-    records = facts.measurements.records
-    passed = sum(record.passed for record in records)
+    passed = sum(record.passed for record in facts.answers)
+    num_tasks = len({race.task_id for race in facts.measurements.tasks})
     text = [
-        f"Of {count(len(records), 'candidate')} for "
-        f"{count(len(facts.measurements.tasks), 'task')}, "
+        f"Of {count(len(facts.answers), 'candidate')} for {count(num_tasks, 'task')}, "
         f"{count(passed)} answer every test."
     ]
     if facts.built is not None:
+        among = ""
+        if facts.references and facts.built.summary["options"]["include_reference"]:
+            among = ", the tasks’ own solutions among them,"
         text.append(
-            f"{count(len(facts.built.sft), 'instruction')} and "
-            f"{count(len(facts.built.pairs), 'preference pair')} came of them."
+            f"The right answers{among} give {count(len(facts.built.sft), 'instruction')} and "
+            f"{count(len(facts.built.pairs), 'preference pair')}."
         )
     return text
 
 
 def _key_figures(facts: EfficiencyFacts) -> list[KeyFigure]:
-    records = facts.measurements.records
+    """How many are right, how far they lie apart, what choosing gains, how quiet it was."""
     figures = []
-    if records:
-        share = percent(sum(record.passed for record in records) / len(records))
-        figures.append(KeyFigure(share, "right", f"of {count(len(records), 'candidate')}"))
-    spreads = [
-        records[-1].et_seconds / records[0].et_seconds
-        for records in facts.races.values()
-        if len(records) > 1 and records[0].et_seconds and records[-1].et_seconds
-    ]
-    if spreads:
-        note = f"median of {count(len(spreads), 'task')}, CPU time"
-        figures.append(KeyFigure(f"{statistics.median(spreads):.2f}×", "slowest / fastest", note))
-    noise = facts.measurements.noise
-    if noise:
+    if facts.answers:
+        share = percent(sum(record.passed for record in facts.answers) / len(facts.answers))
+        figures.append(KeyFigure(share, "right", f"of {count(len(facts.answers), 'candidate')}"))
+    if facts.spans:
+        middle = statistics.median(span.slowest for span in facts.spans)
+        note = f"CPU time, median of {count(len(facts.spans), facts.unit)}"
+        figures.append(KeyFigure(f"{middle:.2f}×", "slowest / fastest right answer", note))
+    gain = (facts.built.summary.get("chosen_over_twin") or {}) if facts.built else {}
+    if found := gain.get("et_seconds"):
+        value, number = found["geometric_mean"]["value"], found["num_tasks"]
+        note = f"CPU time, geometric mean of {count(number, facts.unit)}"
+        figures.append(KeyFigure(f"{value:.2f}×", "chosen / random right answer", note))
+    if noise := facts.measurements.noise:
         worst = max(one.cv for one in noise)
-        figures.append(KeyFigure(f"{worst:.1%}", "scatter of one loop", "largest calibration"))
-    if facts.built is not None:
-        gain = (facts.built.summary.get("chosen_over_twin") or {}).get("et_seconds")
-        if gain:
-            value = gain["geometric_mean"]["value"]
-            figures.append(
-                KeyFigure(f"{value:.2f}×", "CPU time of a random right answer", "chosen")
-            )
+        note = f"largest of {count(len(noise), 'calibration')}"
+        if worst > MAX_CV:
+            note += f", above {percent(MAX_CV)}: a busy machine"
+        figures.append(KeyFigure(percent(worst), "scatter of one loop", note))
     return figures

@@ -5,198 +5,165 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 
-from codeact.efficiency.measurements import REFERENCE, MeasuredCandidate
-from codeact.efficiency.metrics import Estimate, Normalised, normalised
-from codeact.efficiency.solved import author_of
+from codeact.efficiency.measurements import MeasuredCandidate
+from codeact.efficiency.noise import MAX_CV, Noise
 from codeact.pipeline.efficiency.facts import EfficiencyFacts
-from codeact.pipeline.efficiency.figures import ratio_histogram, time_memory_scatter
+from codeact.pipeline.efficiency.figures import MAX_POINTS, ratio_histogram, time_memory_scatter
+from codeact.pipeline.efficiency.labels import DECIDED_BY, OUTCOMES, RACES, outcome_of, words
 from codeact.pipeline.report_parts import Section, Table, as_figure
 from codeact.pipeline.report_words import count, percent
 
-_MIB = 2**20
+_SHOWN_CALIBRATIONS = 4
 
 
 def asked_section(facts: EfficiencyFacts) -> Section:
     """The machine, the protocol, and how quiet it was."""
     measured, host = facts.measurements, facts.measurements.host
     options = measured.options
-    tools = ", ".join(f"{name} {version}" for name, version in sorted(host.tools.items()))
-    calibrations = ", ".join(
-        f"{one.when} {one.cv:.1%} at load {one.load_average:g}" for one in measured.noise
-    )
+    tools = "; ".join(f"{name}: {version}" for name, version in sorted(host.tools.items()))
+    rounds = f"{options.get('rounds')}, up to {options.get('max_rounds')} in close races"
     lines = [
-        ["tasks raced", count(len(measured.tasks))],
-        ["candidates", count(len(measured.records))],
-        ["processor", f"{host.cpu_model}, {host.num_cpus} CPUs, governor {host.governor}"],
+        ["tasks", count(len({race.task_id for race in measured.tasks}))],
+        ["candidates", f"{count(len(facts.answers))}, copies of one origin counted once"],
+        ["tasks with a solution of their own", count(len(facts.references))],
+        ["processor", f"{host.cpu_model}, {count(host.num_cpus, 'CPU')}"],
+        ["frequency governor", host.governor],
         ["kernel", host.kernel],
-        ["sandbox", f"{host.sandbox} (bubblewrap {host.bubblewrap or 'none'})"],
-        ["compilers and interpreters", tools or "none"],
-        ["rounds", f"{options.get('rounds')}, up to {options.get('max_rounds')} for close races"],
-        ["scatter of one and the same loop", calibrations or "not calibrated"],
+        ["sandbox", f"{host.sandbox}, bubblewrap {host.bubblewrap or 'not used'}"],
+        ["compilers and interpreters", tools or "—"],
+        ["measured runs of an answer", rounds if "rounds" in options else "—"],
+        ["scatter of one and the same loop", _calibrations(measured.noise)],
     ]
     text = [
         "A candidate first has to answer every test, in a sandbox that never holds an expected "
-        "answer. The right ones of a task then race on one CPU in alternating order. Time is CPU "
-        "time, the least of all rounds, less that of an empty program on the same inputs; memory "
-        "is the least peak; TMU is memory integrated over CPU time. Numbers of two machines "
-        "cannot be compared."
+        "answer. The right answers of a task in one language, its own solution among them, then "
+        "race on one CPU in alternating order. Time (ET) is CPU time, the least of all rounds, "
+        "less that of an empty program on the same inputs; memory (MU) is the least peak; TMU is "
+        "memory integrated over CPU time, less that of the empty program. All three are for all "
+        "tests of the task once. Numbers of two machines cannot be compared."
     ]
+    if any(not one.quiet for one in measured.noise):
+        text.append(
+            f"The machine was busy: CPU time of one and the same loop scatters by more than "
+            f"{percent(MAX_CV)}. Small differences on this page may be noise."
+        )
     return Section(
         "asked", "What was measured", text=text, tables=[Table(["", ""], lines, num_text_columns=2)]
     )
 
 
 def correctness_section(facts: EfficiencyFacts) -> Section:
-    """Statuses by origin, and a line for each kind of failure."""
-    found = {origin: Counter[str]() for origin in facts.origins}
-    for record in facts.measurements.records:
-        found[record.origin][record.status] += 1
-    totals = sum(found.values(), Counter[str]())
-    statuses = sorted(totals, key=lambda status: (status != "passed", -totals[status], status))
-    rows = [
-        [origin, *(count(found[origin][status]) for status in statuses)] for origin in facts.origins
+    """Outcomes by origin, and a line for each status that is not right."""
+    rows = []
+    for origin, records in sorted(
+        facts.measurements.by_origin().items(), key=lambda item: facts.origins.index(item[0])
+    ):
+        found = Counter(outcome_of(record.status) for record in records)
+        rows.append([origin, count(len(records)), *(count(found[outcome]) for outcome in OUTCOMES)])
+    right = sum(record.passed for record in facts.answers)
+    text = [
+        f"{count(right)} of {count(len(facts.answers), 'candidate')} "
+        f"({percent(right / max(1, len(facts.answers)))}) answer every test."
     ]
-    examples = []
-    for status in statuses:
-        first = next(one for one in facts.measurements.records if one.status == status)
-        if status != "passed":
-            examples.append([status, first.task_id, first.origin, first.reason])
-    tables = [Table(["origin", *statuses], rows)]
-    if examples:
-        caption = "The first of each kind that is not right."
-        tables.append(Table(["status", "task", "origin", "reason"], examples, caption, 4))
-    share = percent(totals["passed"] / max(1, totals.total()))
-    text = [f"{share} of {count(totals.total(), 'candidate')} answer every test."]
-    return Section("correct", "Which answers are right", text=text, tables=tables)
+    if facts.references:
+        right = sum(record.passed for record in facts.references)
+        text.append(
+            f"Of {count(len(facts.references), 'solution')} that came with the tasks, "
+            f"{count(right)} {'does' if right == 1 else 'do'}."
+        )
+    caption = "Candidates by what became of them; the status of each is in the table below."
+    tables = [Table(["origin", "candidates", *OUTCOMES], rows, caption if _failed(facts) else "")]
+    if lines := _failed(facts):
+        head = ["status", "number", "task of the first", "its origin", "its reason"]
+        tables.append(Table(head, lines, num_text_columns=5))
+    return Section("correct", "Which answers are right", text=[" ".join(text)], tables=tables)
 
 
 def cost_section(facts: EfficiencyFacts) -> Section:
     """Scatter of time and memory, the spread within tasks."""
+    races = Counter(race.status for race in facts.measurements.tasks)
+    others = ", ".join(f"{RACES[name]} {count(races[name])}" for name in RACES if name != "ranked")
+    total = count(len(facts.measurements.tasks), facts.unit)
+    text = [f"Of {total}, {count(races['ranked'])} could be ranked ({others})."]
     if not facts.points:
         absent = "No task has two right answers that could be ranked."
-        return Section("cost", "Time and memory", absent=absent)
-    beside = "the reference" if facts.has_references else "the fastest answer"
-    scatter = as_figure(
-        "time-memory",
-        f"Every right answer beside {beside} of its task; left of 1 it is faster, below 1 smaller.",
-        time_memory_scatter(facts.points, facts.origins, beside),
+        return Section("cost", "Time and memory", absent=absent, text=text)
+    text += [_told_apart(facts), _spread_words(facts)]
+    beside = _yardstick(facts)
+    caption = f"Right answers beside {beside}; left of 1 is faster, below 1 smaller."
+    if len(facts.points) > MAX_POINTS:
+        caption += f" {count(MAX_POINTS)} of {count(len(facts.points))}, drawn at random."
+    genitive = "the reference’s" if beside.startswith("the reference") else "the fastest’s"
+    scatter = time_memory_scatter(facts.points, facts.origins, genitive)
+    ratios = {"slowest / fastest right answer": [span.slowest for span in facts.spans]}
+    known = [span.reference for span in facts.spans if span.reference is not None]
+    if known:
+        ratios["reference / fastest right answer"] = known
+    speedups = ratio_histogram(ratios, "ratio of CPU times", facts.unit + "s")
+    figures = [
+        as_figure("time-memory", caption, scatter),
+        as_figure(
+            "speed-up",
+            f"How far the right answers to one {facts.unit} lie apart in CPU time.",
+            speedups,
+        ),
+    ]
+    return Section("cost", "Time and memory", text=text, figures=figures)
+
+
+def _calibrations(noise: tuple[Noise, ...]) -> str:
+    """Coefficients of variation with their loads; only the range of many."""
+    if not noise:
+        return "not calibrated"
+    if len(noise) > _SHOWN_CALIBRATIONS:
+        ends = percent(min(one.cv for one in noise)), percent(max(one.cv for one in noise))
+        return f"{ends[0]} to {ends[1]} in {count(len(noise))} calibrations"
+    return ", ".join(
+        f"{percent(one.cv)} {one.when} the races (load {one.load_average:.3g})" for one in noise
     )
-    ratios = {"slowest / fastest right answer": _spreads(facts)}
-    if facts.has_references:
-        ratios["reference / fastest right answer"] = _over_reference(facts)
-    speedups = as_figure(
-        "speed-up",
-        "What the choice of an answer is worth, task by task: ratios of CPU time.",
-        ratio_histogram(ratios, "ratio of CPU times"),
-    )
+
+
+def _failed(facts: EfficiencyFacts) -> list[list[str]]:
+    """Status, number and first candidate of each kind of failure, most frequent first."""
+    groups: dict[str, list[MeasuredCandidate]] = {}
+    for record in facts.measurements.records:
+        if not record.passed:
+            groups.setdefault(record.status, []).append(record)
+    return [
+        [words(status), count(len(found)), found[0].task_id, found[0].origin, found[0].reason]
+        for status, found in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+
+
+def _yardstick(facts: EfficiencyFacts) -> str:
+    """What points are set against."""
+    keys = {(point.record.task_id, point.record.language) for point in facts.points}
+    known = keys & facts.ranked_references.keys()
+    if not known:
+        return f"the fastest of their {facts.unit}"
+    if len(known) < len(keys):
+        return f"the reference of their {facts.unit}, or beside the fastest where there is none"
+    return f"the reference of their {facts.unit}"
+
+
+def _told_apart(facts: EfficiencyFacts) -> str:
+    """By what first places were decided."""
     rules = Counter(
-        one.tie_rule for records in facts.races.values() for one in records[:1] if one.tie_rule
+        records[0].tie_rule or "cpu" for records in facts.races.values() if len(records) > 1
     )
-    words = ", ".join(f"{rule} {count(number)}" for rule, number in rules.most_common())
-    races = Counter(race.status for race in facts.measurements.tasks)
-    text = [
-        f"{count(races['ranked'], 'race')} ranked; "
-        + "; ".join(f"{name} {count(n)}" for name, n in races.items() if name != "ranked")
-        + f". What told first from second: {words or 'nothing, no task had two right answers'}."
-    ]
-    return Section("cost", "Time and memory", text=text, figures=[scatter, speedups])
+    parts = [f"{DECIDED_BY.get(rule, rule)} {count(n)}" for rule, n in rules.most_common()]
+    return f"What put the first before the second: {', '.join(parts)}."
 
 
-def origins_section(facts: EfficiencyFacts) -> Section:
-    """ET, MU, TMU of each origin, absolute and relative to the references."""
-    head = ["origin", "pass@1", "tasks", "ET ms", "MU MiB", "TMU MiB·s", "NET", "NMU", "NTMU"]
-    rows = []
-    for origin in facts.origins:
-        records = _ranked_of(facts, origin)
-        if not records:
-            continue
-        author = author_of(facts.measurements, origin, facts.candidates)
-        rows.append(
-            [
-                origin,
-                percent(author.pass_at_1(list(author.answers))),
-                count(len({(one.task_id, one.language) for one in records})),
-                f"{statistics.mean(one.et_seconds or 0 for one in records) * 1e3:.3g}",
-                f"{statistics.mean(one.mu_bytes or 0 for one in records) / _MIB:.1f}",
-                f"{statistics.mean(one.tmu_byte_seconds or 0 for one in records) / _MIB:.3g}",
-                *(_relative(facts, records, name) for name in ("et", "mu", "tmu")),
-            ]
-        )
-    if not rows:
-        return Section("origins", "Origins", absent="No right answer could be ranked.")
-    caption = (
-        "Means over right answers. NET, NMU and NTMU: geometric mean over tasks of the ratio to "
-        "the reference, with a 95 % bootstrap interval over answers; below 1 is better. Each "
-        "origin on its own solved tasks: origins are compared on shared tasks below, if asked for."
+def _spread_words(facts: EfficiencyFacts) -> str:
+    """The median spread, and the reference's place."""
+    slowest = statistics.median(span.slowest for span in facts.spans)
+    text = (
+        f"The slowest right answer needs {slowest:.2f} times the CPU time of the fastest "
+        f"(median of {count(len(facts.spans), facts.unit)} with two or more)"
     )
-    return Section("origins", "Origins", tables=[Table(head, rows, caption)])
-
-
-def comparison_section(facts: EfficiencyFacts) -> Section:
-    """Paired comparisons of two origins."""
-    if not facts.comparisons:
-        absent = "No two origins were compared; --compare A --compare B does."
-        return Section("compared", "Compared on shared tasks", absent=absent)
-    tables, text = [], []
-    for one in facts.comparisons:
-        text.append(one.verdict() + ".")
-        head = ["", f"{one.name_a} / {one.name_b}", "better", "worse", "sign test p", "Wilcoxon p"]
-        rows = [
-            [
-                name,
-                _estimate(part.ratio),
-                count(part.num_better),
-                count(part.num_worse),
-                f"{part.sign_p_value:.2g}",
-                f"{part.wilcoxon_p_value:.2g}",
-            ]
-            for name, part in (("CPU time", one.et), ("peak memory", one.mu), ("TMU", one.tmu))
-        ]
-        caption = (
-            f"{count(one.num_compared)} tasks that both solve, of {count(one.num_tasks)}. pass@1 "
-            f"{percent(one.pass_at_1_a)} and {percent(one.pass_at_1_b)}."
-        )
-        tables.append(Table(head, rows, caption))
-    return Section("compared", "Compared on shared tasks", text=text, tables=tables)
-
-
-def _spreads(facts: EfficiencyFacts) -> list[float]:
-    return [
-        max(one.et_seconds or 0 for one in records) / (records[0].et_seconds or 1)
-        for records in facts.races.values()
-        if len(records) > 1
-    ]
-
-
-def _over_reference(facts: EfficiencyFacts) -> list[float]:
-    return [
-        (one.et_seconds or 0) / (records[0].et_seconds or 1)
-        for records in facts.races.values()
-        for one in records
-        if one.origin == REFERENCE and len(records) > 1
-    ]
-
-
-def _ranked_of(facts: EfficiencyFacts, origin: str) -> list[MeasuredCandidate]:
-    return [one for records in facts.races.values() for one in records if one.origin == origin]
-
-
-def _relative(facts: EfficiencyFacts, records: list[MeasuredCandidate], metric: str) -> str:
-    """Geometric mean over the answers whose task has a measured reference."""
-    name = {"et": "et_seconds", "mu": "mu_bytes", "tmu": "tmu_byte_seconds"}[metric]
-    references = {
-        key: one for key, all_ in facts.races.items() for one in all_ if one.origin == REFERENCE
-    }
-    pairs = [
-        (getattr(one, name), getattr(references[one.task_id, one.language], name))
-        for one in records
-        if (one.task_id, one.language) in references
-    ]
-    if not pairs:
-        return "—"
-    found: Normalised = normalised(*zip(*pairs, strict=True), num_resamples=2000)
-    return _estimate(found.geometric_mean)
-
-
-def _estimate(value: Estimate) -> str:
-    return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
+    known = [span.reference for span in facts.spans if span.reference is not None]
+    if known:
+        middle = statistics.median(known)
+        text += f", the reference {middle:.2f} times (median of {count(len(known))})"
+    return text + "."

@@ -13,6 +13,7 @@ from codeact.efficiency.candidates import Candidate, load_candidates
 from codeact.efficiency.choose import ChoiceRule
 from codeact.efficiency.comparison import EfficiencyComparison, compare_origins
 from codeact.efficiency.measure import measure
+from codeact.efficiency.measurements import REFERENCE, Measurements
 from codeact.efficiency.tasks import Task, load_tasks
 from codeact.errors import InputError
 from codeact.pipeline.efficiency.facts import EfficiencyFacts
@@ -65,8 +66,10 @@ class MeasureJob:
 
         Raises:
             InputError: Files or options that cannot be used, or no candidate for any task.
+            HostTooNoisyError: The machine is too busy, and ``options`` do not allow that.
         """
         tasks, candidates = self._inputs(sandbox)
+        self._check_origins(tasks, candidates)
         measured = measure(
             tasks,
             candidates,
@@ -78,7 +81,7 @@ class MeasureJob:
         )
         built = None
         if self.builds:
-            bars("Measure pairs again" if self.confirm else "Choose")
+            progress = bars("Measure pairs again" if self.confirm else "Choose")
             built = build_effi_instruct(
                 measured,
                 tasks,
@@ -90,16 +93,24 @@ class MeasureJob:
                 min_spread=self.min_spread,
                 confirm=self.confirm,
                 sandbox=sandbox,
-                measure_options=self.options,
+                measure_options={**self.options, "on_progress": progress},
                 seed=self.seed,
             )
-        comparisons: tuple[EfficiencyComparison, ...] = ()
-        if self.compare:
-            one, other = self.compare
-            comparisons = (
-                compare_origins(measured, one, other, candidates=candidates, seed=self.seed),
-            )
-        return EfficiencyFacts(measured, tasks, candidates, built, comparisons)
+        comparisons, why_not = self._comparisons(measured, candidates)
+        return EfficiencyFacts(measured, tasks, candidates, built, comparisons, why_not)
+
+    def _comparisons(
+        self, measured: Measurements, candidates: Sequence[Candidate]
+    ) -> tuple[tuple[EfficiencyComparison, ...], str]:
+        """What was asked for, or why there is none: hours of measuring are not lost for that."""
+        if not self.compare:
+            return (), ""
+        one, other = self.compare
+        try:
+            found = compare_origins(measured, one, other, candidates=candidates, seed=self.seed)
+        except InputError as error:
+            return (), str(error)
+        return (found,), ""
 
     def _inputs(self, sandbox: Sandbox) -> tuple[list[Task], list[Candidate]]:
         tasks = load_tasks(self.tasks, sandbox=sandbox)
@@ -114,3 +125,18 @@ class MeasureJob:
             kept = {task.id for task in tasks}
             candidates = [one for one in candidates if one.task_id in kept]
         return tasks, candidates
+
+    def _check_origins(self, tasks: Sequence[Task], candidates: Sequence[Candidate]) -> None:
+        """Refuses a comparison of unknown origins before anything is measured."""
+        if not self.compare:
+            return
+        known = list(dict.fromkeys(one.origin for one in candidates))
+        known += [REFERENCE] if any(task.reference for task in tasks) else []
+        for origin in self.compare:
+            if origin not in known:
+                raise InputError(
+                    f"--compare must be an origin of the candidates, one of {', '.join(known)}, "
+                    f"got {origin!r}"
+                )
+        if len(set(self.compare)) < len(self.compare):
+            raise InputError(f"--compare must name two origins, got {self.compare[0]!r} twice")

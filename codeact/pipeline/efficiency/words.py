@@ -5,34 +5,38 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from codeact.efficiency.measurements import REFERENCE
 from codeact.pipeline.efficiency.facts import EfficiencyFacts
+from codeact.pipeline.efficiency.labels import RACES, REASONS, words
 from codeact.pipeline.report_words import count
 
 
 def result_words(facts: EfficiencyFacts) -> Iterator[str]:
     """Statuses, races, records and comparisons, a line each."""
-    records = [one for one in facts.measurements.records if one.origin != REFERENCE]
-    statuses = Counter(one.status for one in records)
-    words = ", ".join(f"{name} {count(number)}" for name, number in statuses.most_common())
-    yield f"{count(len(records), 'candidate')}: {words}"
-    references = [one for one in facts.measurements.records if one.origin == REFERENCE]
-    failed = [one for one in references if not one.passed]
+    yield f"{count(len(facts.answers), 'candidate')}: " + _counts(
+        Counter(words(one.status) for one in facts.answers)
+    )
+    failed = [one for one in facts.references if not one.passed]
     if failed:
         first = failed[0]
         yield (
-            f"{count(len(failed))} of {count(len(references), 'reference')} fail their own tests: "
-            f"{first.task_id}: {first.status}, {first.reason}"
+            f"{count(len(failed))} of {count(len(facts.references), 'reference')} fail their own "
+            f"tests, the first: {first.task_id}: {words(first.status)}, {first.reason}"
         )
-    races = Counter(race.status for race in facts.measurements.tasks)
-    words = ", ".join(f"{name.replace('_', ' ')} {count(n)}" for name, n in races.most_common())
-    yield f"{count(len(facts.measurements.tasks), 'race')}: {words}"
+    races = facts.measurements.tasks
+    yield f"{count(len(races), 'race')}: " + _counts(Counter(RACES[one.status] for one in races))
     if facts.built is not None:
-        dropped = Counter(one.reason for one in facts.built.dropped)
-        words = ", ".join(f"{name.replace('_', ' ')} {count(n)}" for name, n in dropped.items())
-        yield (
-            f"{count(len(facts.built.sft), 'instruction')}, "
-            f"{count(len(facts.built.pairs), 'pair')}; left out: {words or 'nothing'}"
-        )
+        for stage, number, noun in (
+            ("task", len(facts.built.sft), "instruction"),
+            ("pair", len(facts.built.pairs), "pair"),
+        ):
+            dropped = Counter(one.reason for one in facts.built.dropped if one.stage == stage)
+            reasons = Counter({REASONS.get(name, name): n for name, n in dropped.items()})
+            yield f"{count(number, noun)}; left out: {_counts(reasons)}"
     for comparison in facts.comparisons:
         yield comparison.verdict()
+    if facts.not_compared:
+        yield f"not compared: {facts.not_compared}"
+
+
+def _counts(found: Counter[str]) -> str:
+    return ", ".join(f"{name} {count(n)}" for name, n in found.most_common()) or "nothing"

@@ -14,7 +14,7 @@ from codeact.sandbox.execute import Execution, execute
 from codeact.sandbox.programs import Program
 from codeact.sandbox.tests import Call, FunctionTests
 
-LIMITS = Limits(wall_seconds=1.5, cpu_seconds=1.0, memory_bytes=256 * MIB)
+LIMITS = Limits(wall_seconds=1.0, cpu_seconds=0.8, memory_bytes=256 * MIB)
 _DENIED = "unsupported_value"
 
 # Row, kind of cheat, the verdicts that it may get.

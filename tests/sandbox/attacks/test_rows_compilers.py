@@ -42,8 +42,8 @@ _SOURCES: tuple[tuple[str, str, str], ...] = (
      '__asm__("t: .incbin \\"SECRET_PATH\\"\\n.byte 0\\n");\n'
      "int main(void) { puts(t); }\n"),
     ("include of an endless device", "cpp", '#include "/dev/zero"\nint main() {}\n'),
-    ("a program of 200 MB", "c",
-     "volatile char big[200 << 20] = {1};\nint main(void) { return big[5]; }\n"),
+    ("a program of 80 MB", "c",
+     "volatile char big[80 << 20] = {1};\nint main(void) { return big[5]; }\n"),
     ("templates without end", "cpp",
      "template <int N> struct T { T<N + 1> a; T<N + 2> b; };\nT<0> t;\nint main() {}\n"),
     ("include_str", "rust", 'fn main() { println!("{}", include_str!("SECRET_PATH")); }\n'),

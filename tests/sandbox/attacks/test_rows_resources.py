@@ -53,7 +53,7 @@ def test_row_04_many_files(arena: Sandbox) -> None:
 
 def test_row_05_inode_bomb(arena: Sandbox) -> None:
     with nothing_left(arena):
-        run = attack(arena, "row_05_inode_bomb", memory_bytes=64 * MIB, wall_seconds=4)
+        run = attack(arena, "row_05_inode_bomb", memory_bytes=32 * MIB, wall_seconds=4)
     assert run.outcome in ("memory_limit", "wall_limit") or b"errno 28" in run.stderr
     assert len(run.stdout) * 1000 < 300_000
 
@@ -84,7 +84,7 @@ def test_row_07_eat_memory(arena: Sandbox, address_space: int | None) -> None:
 
 def test_row_07_eat_memory_in_children(arena: Sandbox) -> None:
     with nothing_left(arena):
-        run = attack(arena, "row_07_eat_memory_in_children", memory_bytes=160 * MIB)
+        run = attack(arena, "row_07_eat_memory_in_children", memory_bytes=160 * MIB, wall_seconds=1)
     assert run.outcome == "memory_limit"
     assert len(run.stdout) < 10
 

@@ -18,7 +18,7 @@ from codeact.sandbox.execute import check
 from codeact.sandbox.verdict import STATUSES, Verdict
 
 WORKERS = 2
-LIMITS = Limits(wall_seconds=1.2, cpu_seconds=0.5, memory_bytes=256 * 2**20)
+LIMITS = Limits(wall_seconds=1.0, cpu_seconds=0.5, memory_bytes=256 * 2**20)
 
 
 def cheats() -> list[Cheat]:
