@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,16 +134,8 @@ def read_tasks(
         except UnreadableTestError as error:
             return Skipped(ids[index], str(error))
 
-    order = list(range(len(ids)))
-    if limit is not None and limit < len(ids):
-        random.Random(seed).shuffle(order)
-    found: dict[int, Task | Skipped] = {}
-    num_tasks = 0
-    for index, task in _read_all(read, order, sandbox.workers if sandbox else 1):
-        found[index] = task
-        num_tasks += isinstance(task, Task)
-        if num_tasks == limit:
-            break
+    order = _order(len(ids), limit, seed)
+    found = _read_all(read, order, sandbox.workers if sandbox else 1, limit)
     return _sorted(found, rows.source)
 
 
@@ -165,11 +157,25 @@ def _check_unique(ids: Sequence[str], source: str) -> None:
         raise InputError(f"{source}: task ids must be unique, {name!r} comes {count} times")
 
 
+def _order(num_rows: int, limit: int | None, seed: int) -> list[int]:
+    order = list(range(num_rows))
+    if limit is not None and limit < num_rows:
+        random.Random(seed).shuffle(order)
+    return order
+
+
 def _read_all(
-    read: Callable[[int], Task | Skipped], order: Sequence[int], workers: int
-) -> Iterator[tuple[int, Task | Skipped]]:
-    """Rows read in their order, ``workers`` at a time: canonical solutions run meanwhile."""
+    read: Callable[[int], Task | Skipped], order: Sequence[int], workers: int, limit: int | None
+) -> dict[int, Task | Skipped]:
+    """Rows read in their order up to ``limit`` tasks, several at a time: solutions may run."""
+    found: dict[int, Task | Skipped] = {}
+    num_tasks = 0
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(order), _BATCH_PER_WORKER * workers):
             batch = order[start : start + _BATCH_PER_WORKER * workers]
-            yield from zip(batch, pool.map(read, batch), strict=True)
+            for index, task in zip(batch, pool.map(read, batch), strict=True):
+                found[index] = task
+                num_tasks += isinstance(task, Task)
+                if num_tasks == limit:
+                    return found
+    return found

@@ -39,6 +39,7 @@ def bubblewrap_command(
     mounts: Sequence[tuple[Path, str]],
     environment: Mapping[str, str],
     limits: Limits,
+    leave_network: bool = True,
 ) -> list[str]:
     """bwrap, then this project's init, then the command.
 
@@ -56,10 +57,12 @@ def bubblewrap_command(
         mounts: (host path, path inside), read-only.
         environment: added to the few variables that every program has.
         limits: for the size of ``/box``.
+        leave_network: False when the launcher itself is in a network namespace of its own.
     """
     words = [
-        str(bwrap), "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net",
-        "--unshare-uts", "--unshare-cgroup-try", "--uid", "1000", "--gid", "1000",
+        str(bwrap), "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts",
+        *(["--unshare-net"] if leave_network else []),
+        "--unshare-cgroup-try", "--uid", "1000", "--gid", "1000",
         "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL", "--clearenv",
         "--ro-bind", "/usr", "/usr",
     ]  # fmt: skip

@@ -39,7 +39,9 @@ class Launcher:
             env={"PATH": os.environ.get("PATH", os.defpath)},  # no secrets in there
             start_new_session=True,  # Ctrl-C is for the library, which then closes the pipe
         )
-        self.is_staged = b"staged 1" in self._receive()[0]
+        said = settings_of(self._receive()[0])
+        self.is_staged = said.get("staged") == "1"
+        self.has_network = said.get("network") != "0"
 
     @property
     def pid(self) -> int:

@@ -138,6 +138,7 @@ class Sandbox:
                 run = slot.run(words, files, mounts, stdin, frames, limits, environment)
                 if run.outcome != "failed":
                     break
+                slot.close()  # its mounts may have lost their folder
         return run
 
     def launcher_pids(self) -> list[int]:
@@ -215,6 +216,7 @@ class _Slot:
                 mounts=[(self._reachable(host), inside) for host, inside in mounts],
                 environment=environment,
                 limits=limits,
+                leave_network=launcher.has_network,
             )
             answer = self._ask(launcher, settings, command, stdin, frames, list(files.values()))
         return _run_of(answer, self.tier.name, _FRAMES_PER_INPUT * len(frames) + _MORE_FRAMES)

@@ -14,7 +14,8 @@ namespace codeact::sandbox {
 //                   in a mount namespace of the launcher's own: the other user could not reach them
 //   memory, pids, cpuacct, unified   cgroup folders, one cgroup a run below them
 //
-// First it answers with one message: "staged 1" or "staged 0".
+// First it answers with one message: "network 0" when it has left the network (else bwrap has to),
+// and "staged 1" when the mounts are there.
 //
 // A request is a message of: settings (wall_ms, grace_ms, output_bytes, answer_bytes; memory_bytes
 // and processes for the cgroup), the command line (NUL

@@ -4,7 +4,6 @@
 
 #include <cerrno>
 #include <cstdlib>
-#include <sstream>
 
 namespace codeact::sandbox {
 namespace {
@@ -69,8 +68,7 @@ bool write_message(int fd, const Message& message) {
 }
 
 Settings::Settings(const std::string& text) {
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
+  for (const std::string& line : split(text, '\n')) {
     const size_t space = line.find(' ');
     if (space != std::string::npos) values_[line.substr(0, space)] = line.substr(space + 1);
   }

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from codeact.efficiency.candidates import Candidate
 from codeact.efficiency.choose import by_race, contestants
-from codeact.efficiency.comparison import EfficiencyComparison
 from codeact.efficiency.effi_instruct import EffiInstruct
+from codeact.efficiency.efficiency_comparison import EfficiencyComparison
 from codeact.efficiency.measurements import REFERENCE, MeasuredCandidate, Measurements
 from codeact.efficiency.net_samples import relative_metrics
 from codeact.efficiency.tasks import Task
@@ -122,7 +122,7 @@ class EfficiencyFacts:
             found.append(
                 Span(
                     max(relative_metrics(one, best).et_seconds for one in records),
-                    reference and relative_metrics(reference, best).et_seconds,
+                    None if reference is None else relative_metrics(reference, best).et_seconds,
                 )
             )
         return found

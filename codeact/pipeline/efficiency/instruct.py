@@ -30,16 +30,16 @@ def kept_section(facts: EfficiencyFacts) -> Section:
     unit = facts.unit + "s"
     rule = built.summary["options"]["rule"]
     text = [
-        f"{count(len(built.sft), 'instruction')}, each with the right answer {_RULES[rule]}, "
-        f"out of {count(len(facts.measurements.tasks), facts.unit)}."
+        f"Of {count(len(facts.measurements.tasks), facts.unit)}, {count(len(built.sft))} give an "
+        f"instruction, with the right answer {_RULES[rule]}."
     ]
     gains = built.summary.get("chosen_over_twin") or {}
     if words := _gain(gains):
         text.append(
             f"Beside the unoptimised twin, a right answer drawn at random for each of these "
             f"{unit}, {words}. These are the measurements that the choice was made from: what "
-            "looks fast by luck is chosen more often, so the true gain is smaller. Training on each "
-            "of the two sets, all else equal, shows what the choice alone does."
+            "looks fast by luck is chosen more often, so the true gain is smaller. Training on "
+            "each of the two sets, all else equal, shows what the choice alone does."
         )
     chosen = Counter(choice.origin for choice in built.choices)
     decided = Counter(DECIDED_BY.get(one.decided_by, one.decided_by) for one in built.choices)

@@ -37,9 +37,8 @@ def comparison_section(facts: EfficiencyFacts) -> Section:
         why = facts.not_compared or "two origins are compared when --compare names them"
         return Section("compared", title, absent=f"There is no comparison: {why}.")
     text = [_capital(one.verdict()) + "." for one in facts.comparisons]
-    return Section(
-        "compared", title, text=text, tables=[_compared(one) for one in facts.comparisons]
-    )
+    tables = [_compared(one) for one in facts.comparisons]
+    return Section("compared", title, text=text, tables=tables)
 
 
 def _absolute(facts: EfficiencyFacts) -> Table | None:
@@ -52,16 +51,14 @@ def _absolute(facts: EfficiencyFacts) -> Table | None:
             own = [one for one in records if one.origin == origin]
             if own:
                 means.append(author.metrics(own, shared_rounds(own)))
-        columns = [sum(column) / len(means) for column in zip(*means, strict=True)] or [
-            math.nan
-        ] * 3
+        columns = [sum(column) / len(means) for column in zip(*means, strict=True)]
         rows.append(
             [
                 origin,
                 count(len(author.answers)),
                 percent(author.pass_at_1(author.answers)),
                 count(len(means)),
-                *_absolute_cells(*columns),
+                *_absolute_cells(columns),
             ]
         )
     if all(row[3] == "0" for row in rows):
@@ -76,9 +73,10 @@ def _absolute(facts: EfficiencyFacts) -> Table | None:
     return Table(head, rows, caption)
 
 
-def _absolute_cells(et: float, mu: float, tmu: float) -> list[str]:
-    if math.isnan(et):
+def _absolute_cells(columns: Sequence[float]) -> list[str]:
+    if not columns:
         return ["—"] * 3
+    et, mu, tmu = columns
     return [f"{et * 1e3:.3g}", f"{mu / _MIB:.1f}", f"{tmu / _MIB:.3g}"]
 
 
@@ -186,4 +184,6 @@ def _confidence(found: Sequence[OriginMetrics]) -> str:
 
 def _capital(verdict: str) -> str:
     """A verdict may begin with an origin, whose name stays as it is."""
-    return verdict.replace("no significant", "No significant", 1)
+    if verdict.startswith("no significant"):
+        verdict = "N" + verdict[1:]
+    return verdict.replace(" % ", "\xa0% ")

@@ -82,9 +82,10 @@ def correctness_section(facts: EfficiencyFacts) -> Section:
 def cost_section(facts: EfficiencyFacts) -> Section:
     """Scatter of time and memory, the spread within tasks."""
     races = Counter(race.status for race in facts.measurements.tasks)
-    others = ", ".join(f"{RACES[name]} {count(races[name])}" for name in RACES if name != "ranked")
+    others = [f"{RACES[name]} {count(n)}" for name, n in races.items() if name != "ranked"]
     total = count(len(facts.measurements.tasks), facts.unit)
-    text = [f"Of {total}, {count(races['ranked'])} could be ranked ({others})."]
+    note = f" ({', '.join(others)})" if others else ""
+    text = [f"Of {total}, {count(races['ranked'])} could be ranked{note}."]
     if not facts.points:
         absent = "No task has two right answers that could be ranked."
         return Section("cost", "Time and memory", absent=absent, text=text)

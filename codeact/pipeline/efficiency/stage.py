@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from codeact.efficiency.build import build_effi_instruct
+from codeact.efficiency.build import MIN_GAP, MIN_SPREAD, build_effi_instruct
 from codeact.efficiency.candidates import Candidate, load_candidates
 from codeact.efficiency.choose import ChoiceRule
-from codeact.efficiency.comparison import EfficiencyComparison, compare_origins
+from codeact.efficiency.comparison import compare_origins
+from codeact.efficiency.efficiency_comparison import EfficiencyComparison
 from codeact.efficiency.measure import measure
 from codeact.efficiency.measurements import REFERENCE, Measurements
 from codeact.efficiency.tasks import Task, load_tasks
@@ -51,8 +52,8 @@ class MeasureJob:
     limit: int | None = None
     rule: ChoiceRule = "lexicographic"
     include_reference: bool = True
-    min_gap: float = 0.10
-    min_spread: float = 0.05
+    min_gap: float = MIN_GAP
+    min_spread: float = MIN_SPREAD
     confirm: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
