@@ -19,11 +19,11 @@ from efficiency_pairs import pair_of, repeated, wrappable
 from harness import record
 
 from codeact.efficiency import measure
-from codeact.efficiency.host import race_cores
-from codeact.efficiency.tasks import Task, load_tasks
+from codeact.efficiency.inputs.tasks import Task, load_tasks
+from codeact.efficiency.racing.host import race_cores
 from codeact.sandbox import Limits, Sandbox
 from codeact.sandbox.execute import Measured, execute
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.program import Program
 
 _SCRIPT = "bench_efficiency.py"
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from harness import record
 
-from codeact.efficiency.host import usable_cpus
+from codeact.efficiency.racing.host import usable_cpus
 from codeact.sandbox import Sandbox
 from codeact.sandbox.execute import check
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Call, FunctionTests
 
 _SOURCE = "def add(a, b):\n    return a + b\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from dataclasses import replace
 
-from codeact.efficiency.candidates import Candidate, candidate_id
-from codeact.efficiency.tasks import Task
+from codeact.efficiency.inputs.candidates import Candidate, candidate_id
+from codeact.efficiency.inputs.tasks import Task
 
 # A reference called `count` times on copies of its arguments: 21 is 5 % more than 20.
 _WRAPPER = """

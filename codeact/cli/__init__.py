@@ -88,7 +88,7 @@ def _resumes(words: Sequence[str]) -> bool:
     """Whether a command keeps what it has done; scores are kept beside their output."""
     to_file = any(word.partition("=")[0] in ("--output", "--embeddings") for word in words)
     return words[0] in ("demo", "run") or (
-        words[0] in ("score", "influence", "generate") and to_file
+        words[0] in ("score", "influence", "generate", "measure") and to_file
     )
 
 

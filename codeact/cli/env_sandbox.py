@@ -47,8 +47,8 @@ def walls() -> Iterator[Piece]:
 
 def languages() -> Iterator[Piece]:
     """The compiler or interpreter of each language that candidates may be written in."""
-    from codeact.sandbox.programs import LANGUAGES
-    from codeact.sandbox.toolchains import MissingCompiler, find_toolchain
+    from codeact.sandbox.programs.program import LANGUAGES
+    from codeact.sandbox.programs.toolchains import MissingCompiler, find_toolchain
 
     for language in LANGUAGES:
         found = find_toolchain(language)

@@ -13,7 +13,7 @@ from codeact.cli.options import Seed
 
 if TYPE_CHECKING:
     from codeact.efficiency import Task
-    from codeact.efficiency.generate import GenerationSummary
+    from codeact.efficiency.generation.generate import GenerationSummary
 
 _Recipe = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="YAML with the models and how they are asked.")
@@ -50,7 +50,7 @@ def generate(
     from codeact.cli import checks
     from codeact.cli.display import progress_bar
     from codeact.cli.quiet import quiet_models
-    from codeact.efficiency.recipe import load_candidate_recipe
+    from codeact.efficiency.generation.recipe import load_candidate_recipe
 
     checks.check_at_least(1, limit=limit)
     checks.check_seed(seed)
@@ -59,7 +59,7 @@ def generate(
     with progress_bar("Generate", "answers") as on_progress:
         if any(entry.endpoint is None for entry in loaded.models):
             quiet_models()
-        from codeact.efficiency.generate import generate_candidates
+        from codeact.efficiency.generation.generate import generate_candidates
 
         chosen = _load(tasks, limit, seed)
         summary = generate_candidates(

@@ -152,8 +152,8 @@ def _check_choices(compare: list[str], **shares: float) -> None:
 def _run(job: MeasureJob, workers: int | None, *, external: bool) -> EfficiencyFacts:
     """The job in a sandbox; a machine that is too busy is said like bad input, in one line."""
     from codeact.cli.display import Bars
-    from codeact.efficiency.host import usable_cpus
-    from codeact.efficiency.noise import HostTooNoisyError
+    from codeact.efficiency.racing.host import usable_cpus
+    from codeact.efficiency.racing.noise import HostTooNoisyError
     from codeact.errors import InputError
     from codeact.sandbox import Sandbox
 
@@ -168,7 +168,7 @@ def _run(job: MeasureJob, workers: int | None, *, external: bool) -> EfficiencyF
 def _show(facts: EfficiencyFacts, report: Path | None, *, rows: bool) -> None:
     """The page, the records as JSON lines, a few words on stderr."""
     from codeact.cli.display import command_line
-    from codeact.efficiency.measurements import record_to_row
+    from codeact.efficiency.racing.measurements import record_to_row
     from codeact.pipeline.efficiency.words import result_words
 
     if report is not None:

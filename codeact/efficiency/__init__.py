@@ -5,31 +5,46 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Not lazily: the function has the name of its module, which would take its place here as soon as
-# anything imports the module. It loads neither torch nor numpy.
-from codeact.efficiency.measure import measure
-
 if TYPE_CHECKING:
-    from codeact.efficiency.build import build_effi_instruct
-    from codeact.efficiency.candidates import Candidate, load_candidates
-    from codeact.efficiency.tasks import Task, load_tasks
+    from codeact.efficiency.comparing.comparison import compare_efficiency, compare_origins
+    from codeact.efficiency.comparing.origin_metrics import origin_metrics
+    from codeact.efficiency.generation.generate import generate_candidates
+    from codeact.efficiency.inputs.candidates import Candidate, load_candidates
+    from codeact.efficiency.inputs.tasks import Task, load_tasks
+    from codeact.efficiency.instruct.build import build_effi_instruct
+    from codeact.efficiency.instruct.choose import choose
+    from codeact.efficiency.racing.measure import measure
+    from codeact.efficiency.racing.measurements import Measurements
 
-# Imported when first asked for: `codeact --help` and the command for tasks need none of the rest.
+# Imported when first asked for: rows of data bring PyTorch, and a command may need none of it.
 _HOMES = {
-    "Candidate": "candidates",
-    "Task": "tasks",
-    "build_effi_instruct": "build",
-    "load_candidates": "candidates",
-    "load_tasks": "tasks",
+    "Candidate": "inputs.candidates",
+    "Measurements": "racing.measurements",
+    "Task": "inputs.tasks",
+    "build_effi_instruct": "instruct.build",
+    "choose": "instruct.choose",
+    "compare_efficiency": "comparing.comparison",
+    "compare_origins": "comparing.comparison",
+    "generate_candidates": "generation.generate",
+    "load_candidates": "inputs.candidates",
+    "load_tasks": "inputs.tasks",
+    "measure": "racing.measure",
+    "origin_metrics": "comparing.origin_metrics",
 }
 
 __all__ = [
     "Candidate",
+    "Measurements",
     "Task",
     "build_effi_instruct",
+    "choose",
+    "compare_efficiency",
+    "compare_origins",
+    "generate_candidates",
     "load_candidates",
     "load_tasks",
     "measure",
+    "origin_metrics",
 ]
 
 

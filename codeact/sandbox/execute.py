@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from codeact.errors import InputError
-from codeact.sandbox import calls as function_calls
-from codeact.sandbox.calls import BadTestError, EncodedTests, judge
-from codeact.sandbox.languages import (
+from codeact.sandbox.calls import function_calls
+from codeact.sandbox.calls.function_calls import BadTestError, EncodedTests, judge
+from codeact.sandbox.limits import Limits
+from codeact.sandbox.programs.languages import (
     MissingCompiler,
     find_toolchain,
     language_of,
     python_command,
 )
-from codeact.sandbox.limits import Limits
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.run import Run
 from codeact.sandbox.tests import Call, FunctionTests, Tests
 from codeact.sandbox.verdict import Status, Verdict

@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from codeact.sandbox.compilation import prepare
 from codeact.sandbox.execute import Measured, execute
-from codeact.sandbox.languages import language_of
 from codeact.sandbox.limits import Limits
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.compilation import prepare
+from codeact.sandbox.programs.languages import language_of
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.run import Run
 from codeact.sandbox.tests import StdinTests, Tests
 from codeact.sandbox.verdict import Verdict

@@ -263,7 +263,7 @@ class _Slot:
             self._uid = _FIRST_UID + os.getpid() * 64 + next(_numbers) % 64
             arguments.append(f"uid={self._uid}")
         if self._uid is not None and self.tier.bwrap is not None:
-            from codeact.sandbox.languages import staged_folders
+            from codeact.sandbox.programs.languages import staged_folders
 
             self._stage = Path(tempfile.mkdtemp(prefix="codeact-"))
             self._stage.chmod(0o755)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from codeact.files import write_json
 from codeact.sandbox.launcher import LAUNCHER
 from codeact.sandbox.limits import Limits
+from codeact.sandbox.programs.toolchains import compiled_folder
 from codeact.sandbox.run import Outcome, Run
-from codeact.sandbox.toolchains import compiled_folder
 from codeact.sandbox.unavailable import SandboxUnavailable, fixes_of_wall, usual_fixes
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from codeact.sandbox.compare import same_text
-from codeact.sandbox.compilation import Prepared, prepare
-from codeact.sandbox.languages import language_of
+from codeact.sandbox.calls.compare import same_text
 from codeact.sandbox.limits import Limits
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.compilation import Prepared, prepare
+from codeact.sandbox.programs.languages import language_of
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.run import Run
 from codeact.sandbox.tests import Rule, StdinTests
 from codeact.sandbox.verdict import Status, Verdict

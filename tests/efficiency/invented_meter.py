@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from codeact.efficiency.host import Host
-from codeact.efficiency.measure import measure
-from codeact.efficiency.meter import Reading
-from codeact.efficiency.noise import Noise
-from codeact.sandbox.programs import Program
+from codeact.efficiency.racing.host import Host
+from codeact.efficiency.racing.measure import measure
+from codeact.efficiency.racing.meter import Reading
+from codeact.efficiency.racing.noise import Noise
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Call, FunctionTests
 from codeact.sandbox.verdict import Verdict
 
@@ -32,7 +32,7 @@ HOST = Host("Invented CPU", 4, "6.0", "performance", "3.11.0", "0.1.0", "invente
 
 @dataclass(frozen=True)
 class Task:
-    """As `codeact.efficiency.tasks.Task`, which imports all of torch."""
+    """As `codeact.efficiency.inputs.tasks.Task`, which imports all of torch."""
 
     id: str
     tests: FunctionTests
@@ -47,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Candidate:
-    """As `codeact.efficiency.candidates.Candidate`."""
+    """As `codeact.efficiency.inputs.candidates.Candidate`."""
 
     id: str
     task_id: str

@@ -16,9 +16,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))  # chat_server
 from chat_server import ChatServer
 
-from codeact.efficiency.generate import GenerationSummary, generate_candidates
-from codeact.efficiency.recipe import CandidateRecipe
-from codeact.efficiency.tasks import Task
+from codeact.efficiency.generation.generate import GenerationSummary, generate_candidates
+from codeact.efficiency.generation.recipe import CandidateRecipe
+from codeact.efficiency.inputs.tasks import Task
 from codeact.errors import InputError
 from codeact.sandbox.tests import Call, FunctionTests
 
@@ -96,8 +96,8 @@ def test_an_interrupted_file_is_the_whole_one_in_the_end(
 _KILLED = """
 import json, sys
 from pathlib import Path
-from codeact.efficiency.generate import generate_candidates
-from codeact.efficiency.recipe import CandidateRecipe
+from codeact.efficiency.generation.generate import generate_candidates
+from codeact.efficiency.generation.recipe import CandidateRecipe
 from types import SimpleNamespace
 from codeact.sandbox.tests import Call, FunctionTests
 

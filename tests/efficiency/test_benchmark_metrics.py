@@ -9,7 +9,7 @@ import statistics
 import numpy as np
 import pytest
 
-from codeact.efficiency.benchmark_metrics import (
+from codeact.efficiency.comparing.benchmark_metrics import (
     beyond,
     clipped_ratio,
     differential_performance,

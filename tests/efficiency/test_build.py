@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from made_measurements import HOST, Made, MadeTask, candidates_of, make, reference, tasks_of
 
-from codeact.efficiency.build import build_effi_instruct
-from codeact.efficiency.measurements import Measurements
+from codeact.efficiency.instruct.build import build_effi_instruct
+from codeact.efficiency.racing.measurements import Measurements
 from codeact.errors import InputError
 
 FILES = [

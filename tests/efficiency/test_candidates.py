@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from codeact.efficiency import load_candidates
-from codeact.efficiency.candidates import candidate_id, read_candidates
-from codeact.efficiency.tasks import Task
+from codeact.efficiency.inputs.candidates import candidate_id, read_candidates
+from codeact.efficiency.inputs.tasks import Task
 from codeact.errors import InputError
 from codeact.sandbox.tests import Call, FunctionTests, StdinTests
 
@@ -98,8 +98,8 @@ def test_bad_rows(rows, message):
 
 def test_importing_loads_no_torch():
     code = (
-        "import sys, codeact.efficiency.candidates, codeact.efficiency.filters\n"
-        "import codeact.efficiency.own_tasks, codeact.efficiency.evalplus_tasks\n"
+        "import sys, codeact.efficiency.inputs.candidates, codeact.efficiency.inputs.filters\n"
+        "import codeact.efficiency.inputs.own_tasks, codeact.efficiency.inputs.evalplus_tasks\n"
         "print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -108,7 +108,7 @@ def test_importing_loads_no_torch():
 
 def test_public_names_are_functions_and_classes():
     code = (
-        "import codeact.efficiency.measure, codeact.efficiency.build\n"
+        "import codeact.efficiency.racing.measure, codeact.efficiency.instruct.build\n"
         "import codeact.efficiency as package\n"
         "print([name for name in package.__all__ if not callable(getattr(package, name))])"
     )

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 from made_measurements import Made, MadeTask, make, reference
 
-from codeact.efficiency.choose import choose
-from codeact.efficiency.net_samples import (
+from codeact.efficiency.comparing.net_samples import (
     metrics_of_rounds,
     net_cpu_seconds,
     rounds_won,
     separated,
     shared_rounds,
 )
+from codeact.efficiency.instruct.choose import choose
 from codeact.errors import InputError
 
 

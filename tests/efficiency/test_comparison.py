@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from made_measurements import HOST, Made, MadeTask, candidates_of, make, reference
 
-from codeact.efficiency.comparison import compare_efficiency, compare_origins
+from codeact.efficiency.comparing.comparison import compare_efficiency, compare_origins
 from codeact.errors import InputError
 
 A = [0.010, 0.020, 0.030, 0.040, 0.055, 0.008, 0.070]

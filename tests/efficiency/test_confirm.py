@@ -17,10 +17,10 @@ from made_measurements import (
     tasks_of,
 )
 
-from codeact.efficiency.build import build_effi_instruct
-from codeact.efficiency.measurements import Measurements
-from codeact.efficiency.meter import Reading
-from codeact.efficiency.noise import Noise
+from codeact.efficiency.instruct.build import build_effi_instruct
+from codeact.efficiency.racing.measurements import Measurements
+from codeact.efficiency.racing.meter import Reading
+from codeact.efficiency.racing.noise import Noise
 from codeact.errors import InputError
 from codeact.sandbox.verdict import Verdict
 

@@ -16,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # chat_server
 from chat_server import ChatServer, completion, send
 
-from codeact.efficiency.endpoint import Endpoint, EndpointError, Reply, chat
+from codeact.efficiency.generation.endpoint import Endpoint, EndpointError, Reply, chat
 from codeact.errors import InputError
 
 KEY = "sk-very-secret"
@@ -136,7 +136,7 @@ def test_the_wait_that_a_server_asks_for_is_kept(as_date: bool) -> None:
 
 def test_waits_grow_with_every_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("codeact.efficiency.endpoint.time.sleep", waits.append)
+    monkeypatch.setattr("codeact.efficiency.generation.endpoint.time.sleep", waits.append)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         endpoint = Endpoint(

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from codeact.efficiency import load_tasks
-from codeact.efficiency.evalplus_tasks import restore_types
-from codeact.efficiency.own_tasks import write_tasks
-from codeact.efficiency.tasks import read_tasks
+from codeact.efficiency.inputs.evalplus_tasks import restore_types
+from codeact.efficiency.inputs.own_tasks import write_tasks
+from codeact.efficiency.inputs.tasks import read_tasks
 from codeact.sandbox.tests import Call, FunctionTests, Rule
 
 
@@ -81,7 +81,7 @@ def test_canonical_solutions_answer_the_inputs(sandbox, tmp_path):
 
 def test_real_references_pass_and_broken_ones_fail(data_folder, sandbox):
     from codeact.sandbox.execute import check
-    from codeact.sandbox.programs import Program
+    from codeact.sandbox.programs.program import Program
 
     path = data_folder / "sft" / "leetcode_v0.2.0_train.jsonl.gz"
     for task in load_tasks(path, limit=12, seed=7):

@@ -5,16 +5,16 @@ import sys
 
 import pytest
 
-from codeact.efficiency.filters import (
+from codeact.efficiency.inputs.filters import (
     filter_candidate,
     is_algorithmic,
     risky_operations,
     worldly_operations,
     worldly_words,
 )
-from codeact.efficiency.python_names import python_uses
-from codeact.efficiency.tasks import Task, read_tasks
-from codeact.sandbox.programs import Program
+from codeact.efficiency.inputs.python_names import python_uses
+from codeact.efficiency.inputs.tasks import Task, read_tasks
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Call, FunctionTests
 
 TASK = Task("a", "Double a number.", FunctionTests("f", (Call((1,)), Call((2,))), (2, 4)), None)
@@ -196,7 +196,7 @@ HOSTILE = [
 
 def test_hostile_texts_do_not_crash_the_reader():
     code = (
-        "from codeact.efficiency.filters import risky_operations\n"
+        "from codeact.efficiency.inputs.filters import risky_operations\n"
         f"texts = [{', '.join(HOSTILE)}]\n"
         "for text in texts:\n    risky_operations(text)\n"
         "print(len(texts))"

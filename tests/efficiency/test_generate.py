@@ -14,11 +14,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))  # chat_server
 from chat_server import ChatServer
 
-from codeact.efficiency.candidates import load_candidates
-from codeact.efficiency.generate import generate_candidates
-from codeact.efficiency.questions import sample_seed
-from codeact.efficiency.recipe import CandidateRecipe
-from codeact.efficiency.tasks import Task
+from codeact.efficiency.generation.generate import generate_candidates
+from codeact.efficiency.generation.questions import sample_seed
+from codeact.efficiency.generation.recipe import CandidateRecipe
+from codeact.efficiency.inputs.candidates import load_candidates
+from codeact.efficiency.inputs.tasks import Task
 from codeact.errors import InputError
 from codeact.sandbox.tests import Call, FunctionTests
 

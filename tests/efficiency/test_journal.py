@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from codeact.efficiency.journal import Journal, journal_path, key_of
-from codeact.efficiency.measurements import Measurements
+from codeact.efficiency.racing.journal import Journal, journal_path, key_of
+from codeact.efficiency.racing.measurements import Measurements
 from codeact.errors import InputError
 from codeact.sandbox.limits import Limits
 
@@ -121,7 +121,7 @@ def test_the_key_tells_values_and_types_apart():
 
 def test_the_key_is_the_same_in_every_process():
     code = (
-        "from codeact.efficiency.journal import key_of;"
+        "from codeact.efficiency.racing.journal import key_of;"
         "print(key_of({'one', 'two', 'three', 'four'}, {'b': 1.5, 'a': frozenset('xyz')}))"
     )
     keys = set()

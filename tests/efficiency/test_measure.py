@@ -9,11 +9,11 @@ import invented_meter as invented
 import pytest
 from invented_meter import Candidate, InventedMeter, source
 
-from codeact.efficiency.journal import journal_path
-from codeact.efficiency.measure import measure
-from codeact.efficiency.measurements import REFERENCE, Measurements
-from codeact.efficiency.meter import SandboxMeter
-from codeact.efficiency.noise import HostTooNoisyError, Noise
+from codeact.efficiency.racing.journal import journal_path
+from codeact.efficiency.racing.measure import measure
+from codeact.efficiency.racing.measurements import REFERENCE, Measurements
+from codeact.efficiency.racing.meter import SandboxMeter
+from codeact.efficiency.racing.noise import HostTooNoisyError, Noise
 from codeact.errors import InputError
 from codeact.sandbox.limits import Limits
 from codeact.sandbox.tests import Call, FunctionTests, StdinTests
@@ -98,14 +98,14 @@ def test_the_file_reads_back_equal(tmp_path):
 
 
 def test_workers_change_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("codeact.efficiency.measure.race_cores", lambda: [3])
+    monkeypatch.setattr("codeact.efficiency.racing.measure.race_cores", lambda: [3])
     one = measured(workers=1)
     assert measured(workers=4) == one
     assert {race.core for race in one.tasks} == {3}
 
 
 def test_races_are_spread_over_cores_and_stay_on_one(monkeypatch):
-    monkeypatch.setattr("codeact.efficiency.measure.race_cores", lambda: [1, 2, 3])
+    monkeypatch.setattr("codeact.efficiency.racing.measure.race_cores", lambda: [1, 2, 3])
     meter = InventedMeter()
     found = measured(meter=meter, workers=2)
     assert [race.core for race in found.tasks] == [1, 2] * 10

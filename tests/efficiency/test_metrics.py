@@ -9,7 +9,7 @@ import statistics
 import numpy as np
 import pytest
 
-from codeact.efficiency.metrics import Normalised, mean_over_tasks, normalised
+from codeact.efficiency.comparing.metrics import Normalised, mean_over_tasks, normalised
 from codeact.errors import InputError
 
 
@@ -81,7 +81,7 @@ def test_seed_decides_and_chunks_do_not(monkeypatch):
     first = normalised(x, r, num_resamples=1000, seed=7)
     assert normalised(x, r, num_resamples=1000, seed=7) == first
     assert normalised(x, r, num_resamples=1000, seed=8) != first
-    monkeypatch.setattr("codeact.efficiency.metrics._CHUNK", 30 * 300)
+    monkeypatch.setattr("codeact.efficiency.comparing.metrics._CHUNK", 30 * 300)
     assert normalised(x, r, num_resamples=1000, seed=7) == first
 
 

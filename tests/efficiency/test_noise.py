@@ -5,8 +5,8 @@ import statistics
 
 import pytest
 
-from codeact.efficiency.host import fingerprint, race_cores, usable_cpus
-from codeact.efficiency.noise import (
+from codeact.efficiency.racing.host import fingerprint, race_cores, usable_cpus
+from codeact.efficiency.racing.noise import (
     MAX_CV,
     HostTooNoisyError,
     Noise,
@@ -61,7 +61,7 @@ def test_measured_runs_leave_the_first_core_to_others(monkeypatch):
     def read(path):
         return siblings[int(path.parts[-3].removeprefix("cpu"))]
 
-    monkeypatch.setattr("codeact.efficiency.host._read", read)
+    monkeypatch.setattr("codeact.efficiency.racing.host._read", read)
     assert race_cores([0, 1, 2, 3]) == [1]
     siblings.update({0: "0", 1: "1", 2: "2", 3: "3"})
     assert race_cores([0, 1, 2, 3]) == [1, 2, 3]
@@ -92,7 +92,7 @@ def sandbox():
 
 
 def test_calibration_in_the_sandbox(sandbox):
-    from codeact.efficiency.noise import LOOP_SECONDS, NUM_TRIES, calibrate
+    from codeact.efficiency.racing.noise import LOOP_SECONDS, NUM_TRIES, calibrate
 
     noise = calibrate(sandbox, when="before", attempts=1)
     assert len(noise.cpu_seconds) == NUM_TRIES

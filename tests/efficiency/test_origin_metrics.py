@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from made_measurements import Made, MadeTask, candidates_of, make, reference
 
-from codeact.efficiency.origin_metrics import origin_metrics
+from codeact.efficiency.comparing.origin_metrics import origin_metrics
 from codeact.errors import InputError
 
 INF = float("inf")

@@ -8,13 +8,13 @@ from dataclasses import replace
 import invented_meter as invented
 import pytest
 
-from codeact.efficiency.baselines import RunCost, choose_repeats, net, slow_repeats
-from codeact.efficiency.field import RaceOptions
-from codeact.efficiency.measurements import REFERENCE, MeasuredCandidate, Sample
-from codeact.efficiency.race import race
-from codeact.efficiency.ranking import Place, Standing, rank
-from codeact.efficiency.rounds import Runner, Track, pooled_spread, run_round
-from codeact.sandbox.programs import Program
+from codeact.efficiency.racing.baselines import RunCost, choose_repeats, net, slow_repeats
+from codeact.efficiency.racing.field import RaceOptions
+from codeact.efficiency.racing.measurements import REFERENCE, MeasuredCandidate, Sample
+from codeact.efficiency.racing.race import race
+from codeact.efficiency.racing.ranking import Place, Standing, rank
+from codeact.efficiency.racing.rounds import Runner, Track, pooled_spread, run_round
+from codeact.sandbox.programs.program import Program
 
 
 def run_race(costs, *, meter=None, task=None, options=None, reference=None):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from codeact.efficiency.recipe import CandidateRecipe, load_candidate_recipe
-from codeact.efficiency.recipe_prompt import DEFAULT_PROMPT, render_prompt
-from codeact.efficiency.tasks import Task
+from codeact.efficiency.generation.recipe import CandidateRecipe, load_candidate_recipe
+from codeact.efficiency.generation.recipe_prompt import DEFAULT_PROMPT, render_prompt
+from codeact.efficiency.inputs.tasks import Task
 from codeact.errors import InputError
 from codeact.sandbox.tests import Call, FunctionTests, StdinTests
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from codeact.efficiency.candidates import Candidate
-from codeact.efficiency.code_blocks import extract_code
-from codeact.efficiency.records import assistant_message, fenced, user_message
-from codeact.efficiency.tasks import Task
+from codeact.efficiency.inputs.candidates import Candidate
+from codeact.efficiency.inputs.code_blocks import extract_code
+from codeact.efficiency.inputs.tasks import Task
+from codeact.efficiency.instruct.records import assistant_message, fenced, user_message
 from codeact.sandbox.tests import Call, FunctionTests
 
 SOURCE = "def f(x):\n    return x\n"

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from codeact.efficiency.answer_rules import has_several_answers, rule_of_statement
-from codeact.efficiency.literals import UnreadableTestError
-from codeact.efficiency.task_tests import called_name, check_crosses, read_asserts
+from codeact.efficiency.inputs.answer_rules import has_several_answers, rule_of_statement
+from codeact.efficiency.inputs.literals import UnreadableTestError
+from codeact.efficiency.inputs.task_tests import called_name, check_crosses, read_asserts
 from codeact.sandbox.tests import BinaryTree, Call, LinkedList, Rule
 
 

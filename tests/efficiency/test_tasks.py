@@ -7,8 +7,8 @@ import re
 import pytest
 
 from codeact.efficiency import load_tasks
-from codeact.efficiency.own_tasks import write_tasks
-from codeact.efficiency.tasks import Skipped, Task, read_tasks
+from codeact.efficiency.inputs.own_tasks import write_tasks
+from codeact.efficiency.inputs.tasks import Skipped, Task, read_tasks
 from codeact.errors import InputError
 from codeact.sandbox.tests import BinaryTree, Call, FunctionTests, LinkedList, Rule, StdinTests
 

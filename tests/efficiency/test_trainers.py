@@ -10,7 +10,7 @@ import torch
 from made_measurements import Made, MadeTask, candidates_of, make, reference, tasks_of
 
 from codeact.data import load_examples
-from codeact.efficiency.build import build_effi_instruct
+from codeact.efficiency.instruct.build import build_effi_instruct
 
 TASKS = [
     MadeTask("0", [reference(0.02), Made("a", [0.010]), Made("b", [0.040])], prompt_code="def f"),

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from codeact.errors import InputError
-from codeact.sandbox.calls import (
+from codeact.sandbox.calls.function_calls import (
     BadTestError,
     decode_answers,
     driver_bytecode,
     encode_tests,
     judge,
 )
-from codeact.sandbox.prelude import split_prelude, whole_prelude
+from codeact.sandbox.calls.prelude import split_prelude, whole_prelude
 from codeact.sandbox.run import Run
 from codeact.sandbox.tests import Call, FunctionTests, LinkedList, Rule, StdinTests
 from codeact.sandbox.verdict import STATUSES, Verdict, one_line

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from codeact.errors import InputError
-from codeact.sandbox.brief import brief
-from codeact.sandbox.compare import same, same_text
+from codeact.sandbox.calls.brief import brief
+from codeact.sandbox.calls.compare import same, same_text
 from codeact.sandbox.tests import BinaryTree, LinkedList, Rule
 
 EXACT = Rule()

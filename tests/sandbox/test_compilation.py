@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from codeact.sandbox import compilation, compiled_store
-from codeact.sandbox.compilation import Prepared, prepare
-from codeact.sandbox.languages import COMPILE_LIMITS, MissingCompiler, find_toolchain
 from codeact.sandbox.limits import Limits
-from codeact.sandbox.programs import LANGUAGES, Program
+from codeact.sandbox.programs import compilation, compiled_store
+from codeact.sandbox.programs.compilation import Prepared, prepare
+from codeact.sandbox.programs.languages import COMPILE_LIMITS, MissingCompiler, find_toolchain
+from codeact.sandbox.programs.program import LANGUAGES, Program
 from codeact.sandbox.verdict import Verdict
 
 _MISSING = [name for name in LANGUAGES if isinstance(find_toolchain(name), MissingCompiler)]

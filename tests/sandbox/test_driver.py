@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from codeact.sandbox.calls import driver_bytecode, encode_tests, header_frame
+from codeact.sandbox.calls.function_calls import driver_bytecode, encode_tests, header_frame
 from codeact.sandbox.launcher import framed, frames_of
 from codeact.sandbox.tests import BinaryTree, Call, FunctionTests, LinkedList
 

@@ -11,7 +11,7 @@ from codeact.errors import InputError
 from codeact.sandbox import Sandbox
 from codeact.sandbox.execute import Measured, call_outputs, check, execute
 from codeact.sandbox.limits import Limits
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import BinaryTree, Call, FunctionTests, LinkedList, Rule, StdinTests
 from codeact.sandbox.verdict import Verdict
 

@@ -4,8 +4,8 @@ import pytest
 
 from codeact.sandbox import instructions
 from codeact.sandbox.instructions import instruction_count, why_not_counted
-from codeact.sandbox.languages import MissingCompiler, find_toolchain
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.languages import MissingCompiler, find_toolchain
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Call, FunctionTests, StdinTests
 
 needs_valgrind = pytest.mark.skipif(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from codeact.sandbox.java_source import java_names
+from codeact.sandbox.programs.java_source import java_names
 
 MAIN = "static void main(String[] a) {}"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from codeact.errors import InputError
-from codeact.sandbox import toolchains
-from codeact.sandbox.languages import (
+from codeact.sandbox.programs import toolchains
+from codeact.sandbox.programs.languages import (
     LANGUAGE_TABLE,
     MissingCompiler,
     Toolchain,
@@ -17,7 +17,7 @@ from codeact.sandbox.languages import (
     python_command,
     staged_folders,
 )
-from codeact.sandbox.programs import ALIASES, LANGUAGES, Program, canonical_language
+from codeact.sandbox.programs.program import ALIASES, LANGUAGES, Program, canonical_language
 
 
 @pytest.mark.parametrize(

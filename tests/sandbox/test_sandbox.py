@@ -12,6 +12,7 @@ import pytest
 
 from codeact.sandbox import Limits, Sandbox
 
+
 def python(sandbox: Sandbox, source: str, **options):
     """Run a source with the interpreter of /usr, which is there whatever runs the tests."""
     command = ["/usr/bin/python3", "-I", "-S", "-B", "-c", source]
@@ -78,7 +79,9 @@ def test_half_a_frame_is_told(sandbox):
 
 def test_cpu_time_counts_all_processes_and_no_waiting(sandbox):
     burn = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass\n"
-    child = f"import os, time\npid = os.fork()\n{burn}\nif pid: os.waitpid(pid, 0); time.sleep(0.3)\n"
+    child = (
+        f"import os, time\npid = os.fork()\n{burn}\nif pid: os.waitpid(pid, 0); time.sleep(0.3)\n"
+    )
     run = python(sandbox, child)
     assert 0.40 <= run.cpu_seconds < 0.55
     assert run.wall_seconds >= 0.5

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from codeact.sandbox.stand_ins import NUM_PARAMETERS, StandIn
+from codeact.sandbox.calls.stand_ins import NUM_PARAMETERS, StandIn
 
 REAL = {name: getattr(typing, name) for name in NUM_PARAMETERS} | vars(builtins)
 OURS = {name: StandIn(name) for name in NUM_PARAMETERS} | vars(builtins)

@@ -3,9 +3,9 @@
 import pytest
 
 from codeact.sandbox.execute import Measured, check, execute
-from codeact.sandbox.languages import MissingCompiler, find_toolchain
 from codeact.sandbox.limits import Limits
-from codeact.sandbox.programs import LANGUAGES, Program
+from codeact.sandbox.programs.languages import MissingCompiler, find_toolchain
+from codeact.sandbox.programs.program import LANGUAGES, Program
 from codeact.sandbox.tests import Rule, StdinTests
 
 # One program a language, compiled once: the sum of the numbers on standard input, or what the one

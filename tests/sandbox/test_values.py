@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from codeact.sandbox.calls.values import UnsupportedError, decode, encode, encode_call, from_json
 from codeact.sandbox.tests import BinaryTree, Call, LinkedList
-from codeact.sandbox.values import UnsupportedError, decode, encode, encode_call, from_json
 
 EXACT = {
     "none": None,

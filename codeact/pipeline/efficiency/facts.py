@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from codeact.efficiency.candidates import Candidate
-from codeact.efficiency.choose import by_race, contestants
-from codeact.efficiency.effi_instruct import EffiInstruct
-from codeact.efficiency.efficiency_comparison import EfficiencyComparison
-from codeact.efficiency.measurements import REFERENCE, MeasuredCandidate, Measurements
-from codeact.efficiency.net_samples import relative_metrics
-from codeact.efficiency.tasks import Task
+from codeact.efficiency.comparing.efficiency_comparison import EfficiencyComparison
+from codeact.efficiency.comparing.net_samples import relative_metrics
+from codeact.efficiency.inputs.candidates import Candidate
+from codeact.efficiency.inputs.tasks import Task
+from codeact.efficiency.instruct.choose import by_race, contestants
+from codeact.efficiency.instruct.effi_instruct import EffiInstruct
+from codeact.efficiency.racing.measurements import REFERENCE, MeasuredCandidate, Measurements
 
 Key = tuple[str, str]  # task and language: one race
 

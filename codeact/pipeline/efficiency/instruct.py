@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from codeact.efficiency.effi_instruct import EffiInstruct
+from codeact.efficiency.instruct.effi_instruct import EffiInstruct
 from codeact.pipeline.efficiency.facts import EfficiencyFacts
 from codeact.pipeline.efficiency.figures import again_scatter
 from codeact.pipeline.efficiency.labels import DECIDED_BY, REASONS

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from codeact.efficiency.efficiency_comparison import EfficiencyComparison
-from codeact.efficiency.measurements import REFERENCE
-from codeact.efficiency.metrics import Estimate, Normalised
-from codeact.efficiency.net_samples import Metrics, shared_rounds
-from codeact.efficiency.origin_metrics import OriginMetrics, origin_metrics
-from codeact.efficiency.solved import author_of
+from codeact.efficiency.comparing.efficiency_comparison import EfficiencyComparison
+from codeact.efficiency.comparing.metrics import Estimate, Normalised
+from codeact.efficiency.comparing.net_samples import Metrics, shared_rounds
+from codeact.efficiency.comparing.origin_metrics import OriginMetrics, origin_metrics
+from codeact.efficiency.comparing.solved import author_of
+from codeact.efficiency.racing.measurements import REFERENCE
 from codeact.errors import InputError
 from codeact.pipeline.efficiency.facts import EfficiencyFacts
 from codeact.pipeline.report_parts import Section, Table

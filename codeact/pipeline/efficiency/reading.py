@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from codeact.efficiency.choose import Beaten, Choice
+from codeact.efficiency.instruct.choose import Beaten, Choice
 from codeact.pipeline.efficiency.facts import EfficiencyFacts
 from codeact.pipeline.report_parts import Card, CardGroup, Section
 from codeact.pipeline.report_words import clipped

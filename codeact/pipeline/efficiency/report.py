@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from codeact.efficiency.noise import MAX_CV
+from codeact.efficiency.racing.noise import MAX_CV
 from codeact.pipeline.efficiency.facts import EfficiencyFacts
 from codeact.pipeline.efficiency.instruct import kept_section, pairs_section
 from codeact.pipeline.efficiency.origins import comparison_section, origins_section

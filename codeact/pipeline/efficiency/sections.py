@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 
-from codeact.efficiency.measurements import MeasuredCandidate
-from codeact.efficiency.noise import MAX_CV, Noise
+from codeact.efficiency.racing.measurements import MeasuredCandidate
+from codeact.efficiency.racing.noise import MAX_CV, Noise
 from codeact.pipeline.efficiency.facts import EfficiencyFacts
 from codeact.pipeline.efficiency.figures import MAX_POINTS, ratio_histogram, time_memory_scatter
 from codeact.pipeline.efficiency.labels import DECIDED_BY, OUTCOMES, RACES, outcome_of, words

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from codeact.efficiency.build import MIN_GAP, MIN_SPREAD, build_effi_instruct
-from codeact.efficiency.candidates import Candidate, load_candidates
-from codeact.efficiency.choose import ChoiceRule
-from codeact.efficiency.comparison import compare_origins
-from codeact.efficiency.efficiency_comparison import EfficiencyComparison
-from codeact.efficiency.measure import measure
-from codeact.efficiency.measurements import REFERENCE, Measurements
-from codeact.efficiency.tasks import Task, load_tasks
+from codeact.efficiency.comparing.comparison import compare_origins
+from codeact.efficiency.comparing.efficiency_comparison import EfficiencyComparison
+from codeact.efficiency.inputs.candidates import Candidate, load_candidates
+from codeact.efficiency.inputs.tasks import Task, load_tasks
+from codeact.efficiency.instruct.build import MIN_GAP, MIN_SPREAD, build_effi_instruct
+from codeact.efficiency.instruct.choose import ChoiceRule
+from codeact.efficiency.racing.measure import measure
+from codeact.efficiency.racing.measurements import REFERENCE, Measurements
 from codeact.errors import InputError
 from codeact.pipeline.efficiency.facts import EfficiencyFacts
 from codeact.progress import OnProgress

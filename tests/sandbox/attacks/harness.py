@@ -14,8 +14,8 @@ from typing import Any
 
 from codeact.sandbox import Limits, Run, Sandbox
 from codeact.sandbox.cgroups import CgroupBases, NoCgroups, find_cgroups
-from codeact.sandbox.languages import Toolchain, find_toolchain, python_command
 from codeact.sandbox.launcher import LAUNCHER
+from codeact.sandbox.programs.languages import Toolchain, find_toolchain, python_command
 
 PROGRAMS = Path(__file__).parent / "programs"
 MIB = 2**20

@@ -11,7 +11,7 @@ from cheats.puzzles import PUZZLES
 
 from codeact.sandbox import Limits, Sandbox
 from codeact.sandbox.execute import Execution, execute
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Call, FunctionTests
 
 LIMITS = Limits(wall_seconds=1.0, cpu_seconds=0.8, memory_bytes=256 * MIB)

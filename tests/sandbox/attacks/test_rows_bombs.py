@@ -12,7 +12,7 @@ from attacks.harness import MIB, nothing_left
 
 from codeact.sandbox import Limits, Sandbox
 from codeact.sandbox.execute import check
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Call, FunctionTests, StdinTests
 
 LIMITS = Limits(wall_seconds=1.5, cpu_seconds=1.0, memory_bytes=256 * MIB)

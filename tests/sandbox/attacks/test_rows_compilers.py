@@ -13,8 +13,8 @@ from attacks.harness import nothing_left
 
 from codeact.sandbox import Sandbox
 from codeact.sandbox.execute import check
-from codeact.sandbox.languages import MissingCompiler, find_toolchain
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.languages import MissingCompiler, find_toolchain
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import StdinTests
 
 SECRET = "the-secret-of-the-caller"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cheats.puzzles import PUZZLES, Cheat
 
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Call, FunctionTests, Rule, StdinTests, Tests
 
 _ADD, _REVERSE, _SORT, _COUNT, _MEAN, _PRIME = (puzzle.tests for puzzle in PUZZLES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cheats.puzzles import Cheat
 
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Rule, StdinTests
 
 _SUMS = StdinTests(("1 2\n", "5 7\n", "10 -3\n", "123456 1\n"), ("3\n", "12\n", "7\n", "123457\n"))

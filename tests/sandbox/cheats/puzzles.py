@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from string import Template
 from typing import Any
 
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Call, FunctionTests, Rule, Tests
 
 EXACT = Rule()

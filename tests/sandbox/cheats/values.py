@@ -6,7 +6,7 @@ from typing import Any
 
 from cheats.puzzles import Cheat
 
-from codeact.sandbox.programs import Program
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Call, FunctionTests, Rule
 
 _EXACT = Rule()

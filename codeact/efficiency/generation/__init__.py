@@ -1,0 +1,1 @@
+"""Candidate solutions from models: a recipe, prompts, answers here or from a server."""

@@ -1,0 +1,1 @@
+"""Training records: the chosen answers, their unoptimised twin, preference pairs."""

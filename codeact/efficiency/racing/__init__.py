@@ -1,0 +1,1 @@
+"""Measuring: correctness, races of the correct answers, their records and journal."""

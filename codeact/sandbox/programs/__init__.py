@@ -1,0 +1,1 @@
+"""Programs of seven languages: their compilers, and what comes out of them."""
