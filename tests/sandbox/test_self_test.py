@@ -43,13 +43,13 @@ def sets_no_process_limit(words: Words) -> Words:
 
 
 WEAKENED = {
-    "network unreachable": lambda words: without(words, "--unshare-net"),
     "environment hidden": lambda words: inserted(words, "--setenv", "API_TOKEN", "x"),
     "files unreadable": shows_temporary_files,
     "files unwritable": lambda words: without(words, "--remount-ro", "/"),
     "fork bomb contained": sets_no_process_limit,
 }
 BENT: dict[str, tuple[str, Bend]] = {
+    "network unreachable": ("network", lambda run: replace(run, stdout=b"reached 127.0.0.1\n")),
     "processes untraceable": ("trace", lambda run: replace(run, stdout=b"traced child\n")),
     "CPU time": ("burn", lambda run: replace(run, cpu_seconds=0.7 * run.cpu_seconds)),
     "memory": ("allocate", lambda run: replace(run, peak_memory_bytes=75 * 2**20)),
