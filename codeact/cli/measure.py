@@ -94,13 +94,13 @@ def measure(
     ] = False,
     seed: Seed = 0,
 ) -> None:
-    """Run solutions in a sandbox, keep the most efficient right ones.
+    """Race solutions and keep the most efficient.
 
-    Every candidate answers its task's tests once; the right ones of a task race on one CPU. With
-    --output: measurements, training records with the chosen answers, the same tasks with random
-    right answers, and preference pairs; an interrupted command goes on where it stopped. Without
-    it: one line of JSON for each candidate on stdout. Exit status 3 means that nothing could be
-    run safely.
+    Every candidate answers its task's tests once, in a sandbox; the right ones race on one CPU.
+    With --output: measurements, training records with the chosen answers, the same tasks with
+    random right answers, and preference pairs; an interrupted command goes on where it stopped.
+    Without it: one line of JSON for each candidate on stdout. Exit status 3 means that nothing
+    could be run safely.
     """
     from codeact.cli import checks
 

@@ -16,9 +16,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from codeact.errors import InputError
-from codeact.pipeline.recipe_text import apply_override, explain, read_mapping
+from codeact.pipeline.recipe_text import apply_override, explain
 from codeact.selection.budget import parse_budget
 from codeact.selection.registry import METHODS
+from codeact.strict_yaml import read_mapping
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]

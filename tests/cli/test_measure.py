@@ -242,18 +242,20 @@ def test_other_options_are_refused_in_the_same_folder(
 def test_rows_on_stdout(sandbox_works: None, inputs: Path, tmp_path: Path) -> None:
     some = write(tmp_path / "some.jsonl", [CANDIDATES[2], CANDIDATES[6], CANDIDATES[3]])
     words = ["measure", some, "--tasks", inputs / "tasks.jsonl"]
-    status, out, err = run(*words)
-    assert status == 0, err
+    status, out, err = run(*words, "--compare", "ann", "--compare", "bob")
+    assert status == 0, err  # that nothing can be compared is no reason to lose the rest
     records = [record_from_row(json.loads(line)) for line in out.splitlines()]
     # The reference of "total" is a candidate too; "echo" has no candidate and is left out.
     assert [(one.candidate_id, one.status) for one in records if one.origin != "reference"] == [
         ("wrong", "wrong_answer"), ("raises", "raised"), ("gone", "syntax_error")
     ]  # fmt: skip
     assert [one.status for one in records if one.origin == "reference"] == ["passed"]
-    assert err.splitlines() == [
+    *lines, last = err.splitlines()
+    assert lines == [
         "3 candidates: wrong answer 1, raised 1, syntax error 1",
         "2 races: no right answer 2",
     ]
+    assert last.startswith("not compared: ann and bob must both solve a task")
     assert not list(tmp_path.glob("*.journal"))
 
 
@@ -339,6 +341,25 @@ def test_busy_machine_is_one_line(
     some = write(tmp_path / "some.jsonl", CANDIDATES[2:3])
     words = ["measure", some, "--tasks", inputs / "tasks.jsonl"]
     check_refused(run(*words), r"varied by 25.*\(--allow-noise\)$")
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_interrupted(
+    sandbox_works: None,
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keeps: bool,
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{METER}.SandboxMeter.check", interrupt)
+    words = ["measure", inputs / "candidates.jsonl", "--tasks", inputs / "tasks.jsonl"]
+    status, out, err = run(*words, *(["--output", tmp_path / "out"] if keeps else []))
+    assert (status, out) == (130, "")
+    hint = "; the same command goes on from here" if keeps else ""
+    assert err == f"codeact measure: interrupted{hint}\n"
 
 
 def test_defaults_are_the_library_s() -> None:

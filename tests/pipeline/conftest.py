@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ from codeact.files import write_json, write_jsonl, write_npy, write_parquet, wri
 from codeact.pipeline.recipe import Recipe
 from codeact.pipeline.rows import write_examples
 from codeact.pipeline.run_folder import RunFolder
+
+_HERE = Path(__file__).parent
+sys.path[:0] = [str(_HERE), str(_HERE.parent / "efficiency")]  # helpers beside the tests
 
 NUM_CLUSTERS = 6
 BUDGET = 0.4

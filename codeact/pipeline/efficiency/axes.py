@@ -32,7 +32,8 @@ def log_ticks(low: float, high: float) -> list[float]:
         if len(ticks) <= _MOST_TICKS:
             return ticks
     else:
-        return ticks[:: math.ceil(len(ticks) / _MOST_TICKS)]
+        every = math.ceil(len(ticks) / _MOST_TICKS)  # of the powers, counted from 1
+        return [tick for tick in ticks if round(math.log10(tick)) % every == 0]
     return _even_ticks(low, high)
 
 

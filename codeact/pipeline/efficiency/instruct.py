@@ -30,8 +30,9 @@ def kept_section(facts: EfficiencyFacts) -> Section:
     unit = facts.unit + "s"
     rule = built.summary["options"]["rule"]
     text = [
-        f"Of {count(len(facts.measurements.tasks), facts.unit)}, {count(len(built.sft))} give an "
-        f"instruction, with the right answer {_RULES[rule]}."
+        f"{count(len(built.sft))} of {count(len(facts.measurements.tasks), facts.unit)} "
+        f"{'gives' if len(built.sft) == 1 else 'give'} an instruction, with the right answer "
+        f"{_RULES[rule]}."
     ]
     gains = built.summary.get("chosen_over_twin") or {}
     if words := _gain(gains):
@@ -95,16 +96,17 @@ def _dropped(built: EffiInstruct, stage: str, noun: str) -> Table:
 def _gain(gains: Mapping[str, Any]) -> str:
     """CPU time and memory of chosen / drawn, in words; empty without numbers."""
     names = {"et_seconds": "CPU time", "mu_bytes": "peak memory", "tmu_byte_seconds": "TMU"}
-    parts = []
-    for key, name in names.items():
-        if found := gains.get(key):
-            mean = found["geometric_mean"]
-            parts.append(f"{name} is {mean['value']:.3f} times ({_ends(mean)})")
-    if not parts:
+    found = {name: gains[key]["geometric_mean"] for key, name in names.items() if key in gains}
+    if not found:
         return ""
-    level = next(iter(gains.values()))["confidence"]
-    return ", ".join(parts) + f" in the geometric mean (with a {100 * level:g}\xa0% interval)"
+    words = ", ".join(f"{name} is {_times(mean)}" for name, mean in found.items())
+    if not any(mean["low"] < mean["high"] for mean in found.values()):
+        return words
+    level = 100 * next(iter(gains.values()))["confidence"]
+    return f"{words} in the geometric mean, with {level:g}\xa0% bootstrap intervals"
 
 
-def _ends(mean: Mapping[str, float]) -> str:
-    return f"{mean['low']:.3f} to {mean['high']:.3f}"
+def _times(mean: Mapping[str, float]) -> str:
+    """With its interval, unless that is a point: one task, or none that differs."""
+    ends = f" ({mean['low']:.3f} to {mean['high']:.3f})" if mean["low"] < mean["high"] else ""
+    return f"{mean['value']:.3f} times as large{ends}"

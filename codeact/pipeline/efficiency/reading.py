@@ -32,7 +32,10 @@ def reading_section(facts: EfficiencyFacts) -> Section:
     both = [(one, max(one.beaten, key=_slowness)) for one in facts.built.choices if one.beaten]
     both.sort(key=lambda pair: -_slowness(pair[1]))  # stable: ties stay in the order of tasks
     cards = [_card(facts, choice, slowest) for choice, slowest in both[:_CARDS]]
-    note = "The tasks whose chosen and slowest right answers lie furthest apart in CPU time."
+    note = (
+        "The tasks whose chosen and slowest right answers lie furthest apart in CPU time. A time "
+        "is the least of all rounds, a ratio is over the rounds that both ran."
+    )
     return Section("reading", "Answers", groups=[CardGroup("Furthest apart", note, cards)])
 
 

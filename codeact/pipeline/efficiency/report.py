@@ -54,7 +54,7 @@ def _summary(facts: EfficiencyFacts) -> list[str]:
     num_tasks = len({race.task_id for race in facts.measurements.tasks})
     text = [
         f"Of {count(len(facts.answers), 'candidate')} for {count(num_tasks, 'task')}, "
-        f"{count(passed)} answer every test."
+        f"{count(passed)} {'answers' if passed == 1 else 'answer'} every test."
     ]
     if facts.built is not None:
         among = ""

@@ -63,7 +63,8 @@ def correctness_section(facts: EfficiencyFacts) -> Section:
     right = sum(record.passed for record in facts.answers)
     text = [
         f"{count(right)} of {count(len(facts.answers), 'candidate')} "
-        f"({percent(right / max(1, len(facts.answers)))}) answer every test."
+        f"({percent(right / max(1, len(facts.answers)))}) "
+        f"{'answers' if right == 1 else 'answer'} every test."
     ]
     if facts.references:
         right = sum(record.passed for record in facts.references)

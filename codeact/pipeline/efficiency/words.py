@@ -18,9 +18,10 @@ def result_words(facts: EfficiencyFacts) -> Iterator[str]:
     failed = [one for one in facts.references if not one.passed]
     if failed:
         first = failed[0]
+        verb = "fails its" if len(failed) == 1 else "fail their"
         yield (
-            f"{count(len(failed))} of {count(len(facts.references), 'reference')} fail their own "
-            f"tests, the first: {first.task_id}: {words(first.status)}, {first.reason}"
+            f"{count(len(failed))} of {count(len(facts.references), 'reference')} {verb} own "
+            f"tests: {first.task_id}: {words(first.status)}, {first.reason}"
         )
     races = facts.measurements.tasks
     yield f"{count(len(races), 'race')}: " + _counts(Counter(RACES[one.status] for one in races))
