@@ -1,4 +1,4 @@
-"""Build codeact._C with CMake; everything else is declared in pyproject.toml."""
+"""Build codeact._C and the launcher with CMake; everything else is declared in pyproject.toml."""
 
 import os
 import shlex

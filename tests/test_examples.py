@@ -21,9 +21,10 @@ from codeact.data import load_examples, tokenize_examples
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+METHODS = (ROOT / "docs" / "methods.md").read_text()
 PAGES = (
     "README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/integrations.md",
-    "benchmarks/README.md",
+    "docs/methods.md", "benchmarks/README.md",
 )  # fmt: skip
 VERBS = get_command(app).commands
 
@@ -158,9 +159,33 @@ def test_links_lead_somewhere(page):
 def test_the_recipe_of_the_readme_is_one(tmp_path):
     from codeact.pipeline import load_recipe
 
-    (text,) = blocks(README, "yaml")
+    text, _ = blocks(README, "yaml")
     (tmp_path / "recipe.yaml").write_text(text)
     assert load_recipe(tmp_path / "recipe.yaml").train.learning_rate == 2e-5
+
+
+def test_the_recipes_of_candidates_are_some(tmp_path):
+    from codeact.efficiency.generation.recipe import load_candidate_recipe
+
+    names = []
+    for text in (blocks(README, "yaml")[1], *blocks(METHODS, "yaml")):
+        (tmp_path / "recipe.yaml").write_text(text)
+        names.append(
+            [model.name for model in load_candidate_recipe(tmp_path / "recipe.yaml").models]
+        )
+    assert names == [["base", "tuned", "served"], ["base", "served"]]
+
+
+def test_the_tasks_of_the_methods_page_are_some(tmp_path):
+    from codeact.efficiency import load_tasks
+
+    (text,) = blocks(METHODS, "jsonl")
+    (tmp_path / "tasks.jsonl").write_text(text)
+    total, upper, pairs = load_tasks(tmp_path / "tasks.jsonl")
+    assert total.tests.calls[1].kwargs == {"numbers": []}
+    assert (upper.language, upper.tests.outputs) == ("go", ("AB\n",))
+    assert pairs.tests.expected == ([(0, 0), (1, 1)],)
+    assert pairs.tests.rule.order == "unordered"
 
 
 def test_every_dependency_has_its_reason():

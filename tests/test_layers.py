@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 RANKS = {
-    **dict.fromkeys(["_C", "kernels", "errors", "files", "progress"], 0),
+    **dict.fromkeys(["_C", "kernels", "errors", "files", "progress", "strict_yaml"], 0),
     "ops": 1,
     **dict.fromkeys(["data", "packing", "models", "sandbox"], 2),
     **dict.fromkeys(["scoring", "selection", "efficiency", "training", "evaluation"], 3),
@@ -22,7 +22,13 @@ RANKS = {
     "cli": 5,
     "__main__": 6,
 }
-OPEN_TO_ALL = {"errors", "files", "progress", None}  # None is the package itself: __version__
+OPEN_TO_ALL = {
+    "errors",
+    "files",
+    "progress",
+    "strict_yaml",
+    None,
+}  # None is the package itself: __version__
 OPEN_TO_OPS = {"_C", "kernels"}
 
 

@@ -86,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _resumes(words: Sequence[str]) -> bool:
     """Whether a command keeps what it has done; scores are kept beside their output."""
+    if "--no-resume" in words:
+        return False
     to_file = any(word.partition("=")[0] in ("--output", "--embeddings") for word in words)
     return words[0] in ("demo", "run") or (
         words[0] in ("score", "influence", "generate", "measure") and to_file

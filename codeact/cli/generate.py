@@ -45,7 +45,7 @@ def generate(
     A line for each task, model and sample, in that order. An interrupted command goes on where it
     stopped; a larger --limit, more samples or another model ask only for what is missing. --seed
     draws the tasks; that of the sampling stands in the recipe. Exit status 1 means that some
-    answers are missing.
+    answers are missing. docs/methods.md has recipes and the format of task files.
     """
     from codeact.cli import checks
     from codeact.cli.display import progress_bar
@@ -73,28 +73,21 @@ def generate(
 def _load(tasks: str, limit: int | None, seed: int) -> list[Task]:
     """The tasks; in a sandbox if they do not load without, as HumanEval+ does not."""
     from codeact.efficiency import load_tasks
-    from codeact.errors import InputError
+    from codeact.efficiency.inputs.task_rows import NeedsSandboxError
 
     try:
         return load_tasks(tasks, limit=limit, seed=seed)
-    except InputError as error:
-        if not Path(tasks).is_file():
-            raise
-        from codeact.sandbox.sandbox import Sandbox
-        from codeact.sandbox.unavailable import SandboxUnavailable
+    except NeedsSandboxError:
+        from codeact.sandbox import Sandbox
 
-        try:
-            sandbox = Sandbox()
-        except SandboxUnavailable:
-            raise error from None
-    with sandbox:
-        return load_tasks(tasks, limit=limit, seed=seed, sandbox=sandbox)
+        with Sandbox() as sandbox:
+            return load_tasks(tasks, limit=limit, seed=seed, sandbox=sandbox)
 
 
 def _report(summary: GenerationSummary, output: Path) -> None:
     """What was written, and for each model what is missing."""
     total = summary.num_kept + summary.num_written
-    words = f"{total} answers in {output}"
+    words = f"{total} answers in {output}" if total else "no answer yet"
     if summary.num_kept:
         words += f", {summary.num_kept} of them from before"
     print(words, file=sys.stderr)

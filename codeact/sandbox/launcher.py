@@ -39,7 +39,11 @@ class Launcher:
             env={"PATH": os.environ.get("PATH", os.defpath)},  # no secrets in there
             start_new_session=True,  # Ctrl-C is for the library, which then closes the pipe
         )
-        said = settings_of(self._receive()[0])
+        try:
+            said = settings_of(self._receive()[0])
+        except BaseException:
+            self.close()
+            raise
         self.is_staged = said.get("staged") == "1"
         self.has_network = said.get("network") != "0"
 
@@ -84,7 +88,10 @@ class Launcher:
     def _read(self, size: int) -> bytes:
         pipe = self._process.stdout
         assert pipe is not None
-        content = pipe.read(size)
+        try:
+            content = pipe.read(size)
+        except ValueError:  # closed by another thread
+            content = b""
         if len(content) < size:
             raise LauncherError("the sandbox launcher has ended")
         return content

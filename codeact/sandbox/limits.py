@@ -13,10 +13,11 @@ class Limits:
 
     Attributes:
         wall_seconds: from its start.
-        cpu_seconds: user and system time of the main process with its threads. Its children have
-            the same limit each, and ``wall_seconds`` and ``processes`` together bound them all.
+        cpu_seconds: user and system time of all processes together, looked at every five
+            milliseconds; in the external tier of the main process with its threads alone.
         memory_bytes: resident memory of all processes together. Held by the kernel where there is a
-            cgroup, else looked at every five milliseconds.
+            cgroup, else looked at every five milliseconds; in the external tier of the main
+            process alone.
         address_space_bytes: virtual memory of each process, for languages whose runtimes do not
             reserve more than they use; None for no such limit.
         output_bytes: standard output, and standard error, each.

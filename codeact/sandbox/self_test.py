@@ -9,11 +9,12 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from codeact.errors import InputError
 from codeact.files import write_json
 from codeact.sandbox.launcher import LAUNCHER
 from codeact.sandbox.limits import Limits
@@ -34,7 +35,7 @@ _SMALL_BYTES = 8 * 2**20
 _SHORT_WALL_SECONDS = 0.2
 _FORKS = 400  # what the bomb would make if nothing stopped it
 _TIMED = ("CPU time", "memory limit", "wall limit")
-_POLICY = ("bubblewrap.py", "external.py", "self_test.py", "sandbox.py")
+_POLICY = ("bubblewrap.py", "external.py", "self_test.py", "slot.py")
 _REPORT = "sandbox-self-test.json"
 
 
@@ -66,7 +67,8 @@ def verify(tier: Tier) -> None:
         if check.reason:
             raise SandboxUnavailable(check.name, check.reason, check.fixes)
     if folder is not None:
-        write_json(folder / _REPORT, {"passed": key, "sandbox": tier.name})
+        with suppress(PermissionError):  # somebody else's folder
+            write_json(folder / _REPORT, {"passed": key, "sandbox": tier.name})
 
 
 def run_checks(tier: Tier) -> Iterator[Check]:
@@ -266,7 +268,7 @@ def _key(tier: Tier) -> str:
 def _cache() -> Path | None:
     try:
         return compiled_folder().parent
-    except OSError:
+    except InputError:
         return None  # a read-only home: the test runs in every process
 
 

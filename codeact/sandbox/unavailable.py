@@ -17,8 +17,8 @@ _FOLDER = "set TMPDIR to a folder that every user may enter, such as /tmp"
 _NEWER = "a newer kernel and bubblewrap; codeact env tries every wall again"
 _QUIETER = "try again when the machine is less busy"
 _EXTERNAL = (
-    "inside a container or machine that you throw away: external=True (--external) together with"
-    " CODEACT_EXTERNAL_SANDBOX=1"
+    "inside a container or machine that you throw away: external=True (codeact measure "
+    "--external-sandbox) together with CODEACT_EXTERNAL_SANDBOX=1"
 )
 
 

@@ -42,12 +42,13 @@ struct Usage {
   }
 };
 
-// Of all processes that are running, but init. In here, /proc shows the sandbox alone.
+// Of all processes that are running, but init, with the children that they have waited for. In
+// here, /proc shows the sandbox alone.
 struct Running {
   int64_t bytes = 0, cpu_ns = 0;
 };
 
-Running look_at_all(bool with_memory) {
+Running look_at_all(bool with_memory, bool with_children) {
   Running sum;
   DIR* processes = opendir("/proc");
   if (processes == nullptr) return sum;
@@ -59,6 +60,7 @@ Running look_at_all(bool with_memory) {
     if (clock_getcpuclockid(pid, &clock) == 0 && clock_gettime(clock, &time) == 0) {
       sum.cpu_ns += nanoseconds(time);
     }
+    if (with_children) sum.cpu_ns += waited_cpu_ns(entry->d_name);
     const int statm = with_memory ? open_statm(entry->d_name) : -1;
     if (statm < 0) continue;
     sum.bytes += resident_bytes(statm);
@@ -95,7 +97,7 @@ void stay_on(int core, bool only_it) {
 
 [[noreturn]] void become_command(const Settings& settings, const std::vector<std::string>& words) {
   stay_on(static_cast<int>(settings.number("core", -1)), true);
-  // A second above the limit that init holds: for children that it does not look at.
+  // A second above the limit that init holds: without namespaces it looks at no children.
   limit(RLIMIT_CPU, (settings.number("cpu_ms", 0) + 999) / 1000 + 1);
   limit(RLIMIT_AS, settings.number("as_bytes", 0));
   limit(RLIMIT_FSIZE, settings.number("file_bytes", 0));
@@ -126,9 +128,10 @@ const char* over_limit(const Settings& settings, const Sampler& sampler, const U
   constexpr int64_t kNever = INT64_MAX / 2'000'000;
   if (sampler.elapsed_ns() > settings.number("wall_ms", kNever) * 1'000'000) return "wall_limit";
   const int64_t memory = settings.number("memory_bytes", 0);  // 0: a control group holds it
-  const bool alone = getpid() != 1;                           // without a /proc of our own
+  const bool has_children = settings.number("single_process", 0) == 0;
+  const bool alone = getpid() != 1;  // without a /proc of our own
   const Running running =
-      alone ? Running{sampler.resident(), sampler.cpu_ns()} : look_at_all(memory > 0);
+      alone ? Running{sampler.resident(), sampler.cpu_ns()} : look_at_all(memory > 0, has_children);
   const int64_t cpu_ns = running.cpu_ns + (ended.user_us + ended.system_us) * 1000;
   if (cpu_ns > settings.number("cpu_ms", kNever) * 1'000'000) return "cpu_limit";
   return memory > 0 && running.bytes > memory ? "memory_limit" : nullptr;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 
 namespace codeact::sandbox {
 
@@ -29,6 +30,24 @@ int64_t resident_bytes(int statm) {
   std::sscanf(text, "%lld %lld", &total, &resident);
   static const int64_t page = sysconf(_SC_PAGESIZE);
   return resident * page;
+}
+
+int64_t waited_cpu_ns(const std::string& pid) {
+  const int stat = open(("/proc/" + pid + "/stat").c_str(), O_RDONLY | O_CLOEXEC);
+  if (stat < 0) return 0;
+  char text[1024];
+  const ssize_t count = read(stat, text, sizeof text - 1);
+  close(stat);
+  text[std::max<ssize_t>(count, 0)] = '\0';
+  const char* after_name = std::strrchr(text, ')');  // the name may hold anything
+  long long user = 0, system = 0;
+  if (after_name != nullptr) {
+    // Fields 3 to 15 of proc_pid_stat(5), then cutime and cstime.
+    std::sscanf(after_name + 1, " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %lld %lld",
+                &user, &system);
+  }
+  static const int64_t ticks = sysconf(_SC_CLK_TCK);
+  return (user + system) * (1'000'000'000 / ticks);
 }
 
 Sampler::Sampler(pid_t pid)

@@ -17,6 +17,10 @@ int64_t nanoseconds(const timespec& time);
 int open_statm(const std::string& pid);
 int64_t resident_bytes(int statm);
 
+// CPU time of the children that a process has waited for, in the kernel's ticks of 10 ms; its own
+// clock does not count them.
+int64_t waited_cpu_ns(const std::string& pid);
+
 class Sampler {
  public:
   explicit Sampler(pid_t pid);

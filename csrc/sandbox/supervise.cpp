@@ -102,9 +102,8 @@ class Runner {
     if (out_.over || err_.over || frames_.over) text += "over_cap 1\n";
     if (cgroup_ != nullptr) {
       const CgroupUsage usage = cgroup_->read();
-      text += "cgroup_cpu_us " + std::to_string(usage.cpu_ns / 1000) + "\ncgroup_peak_bytes " +
-              std::to_string(usage.peak_bytes) + "\noom_kills " + std::to_string(usage.oom_kills) +
-              "\n";
+      text += "cgroup_cpu_us " + std::to_string(usage.cpu_ns / 1000) + "\noom_kills " +
+              std::to_string(usage.oom_kills) + "\n";
     }
     return {text, out_.bytes, err_.bytes, frames_.bytes};
   }

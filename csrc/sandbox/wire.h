@@ -29,7 +29,7 @@ class Settings {
   std::map<std::string, std::string> values_;
 };
 
-// Parts between separators.
+// Parts between separators; a separator at the end begins no further one.
 std::vector<std::string> split(const std::string& text, char separator);
 
 // Writes everything, whatever interrupts. False when it cannot.

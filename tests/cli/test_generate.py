@@ -56,6 +56,50 @@ def test_answers_that_are_missing_are_status_1(codeact: Any, inputs: Path) -> No
     assert len((inputs / "c.jsonl").read_text().splitlines()) == 6
 
 
+def test_no_answer_at_all_leaves_no_file(codeact: Any, inputs: Path) -> None:
+    gone = {"name": "gone", "model": "m", "endpoint": "http://127.0.0.1:1/v1", "attempts": 1}
+    (inputs / "gone.yaml").write_text(json.dumps({"models": [gone]}))
+    done = codeact("generate {out}/gone.yaml --tasks {out}/tasks.jsonl --output {out}/c.jsonl")
+    assert done.status == 1
+    assert done.err.splitlines()[-2] == "no answer yet"
+    assert not (inputs / "c.jsonl").exists()
+
+
+def test_tasks_that_need_a_sandbox_say_what_is_missing(
+    codeact: Any, inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HumanEval+ holds no answers: without a sandbox the fixes are named, with status 3."""
+    from codeact.sandbox import SandboxUnavailable
+
+    def refuse(**_: object) -> None:
+        raise SandboxUnavailable("bwrap", "not installed", ("install bubblewrap",))
+
+    monkeypatch.setattr("codeact.sandbox.Sandbox", refuse)
+    row = {"task_id": "t", "prompt": "def f(x):\n", "entry_point": "f", "base_input": [[1]]}
+    row |= {"canonical_solution": "    return x\n", "plus_input": [], "contract": "", "atol": 0}
+    (inputs / "plus.jsonl").write_text(json.dumps(row) + "\n")
+    line = "generate {out}/here.yaml --tasks {out}/%s --output {out}/c.jsonl"
+    done = codeact(line % "plus.jsonl")
+    assert done.status == 3
+    assert "to mend it: install bubblewrap" in done.err
+    (inputs / "bad.jsonl").write_text('{"id": "x", "instruction": "y", "tests": []}\n')
+    assert codeact(line % "bad.jsonl").status == 2  # no sandbox would mend that
+
+
+@pytest.mark.parametrize(("more", "hint"), [("", True), (" --no-resume", False)])
+def test_interrupted(
+    codeact: Any, inputs: Path, monkeypatch: pytest.MonkeyPatch, more: str, hint: bool
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("codeact.efficiency.load_tasks", interrupt)
+    line = "generate {out}/here.yaml --tasks {out}/tasks.jsonl --output {out}/c.jsonl"
+    done = codeact(line + more)
+    assert done.status == 130
+    assert done.err.endswith("the same command goes on from here\n") == hint
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -180,6 +180,10 @@ def test_answers_to_something_else_are_never_mixed_in(
     ("line", "message"),
     [
         ('{"task_id": "task-0", "source": "x = 1"}', "rows that codeact generate has not written"),
+        (
+            '{"task_id": ["x"], "origin": {}, "sample": 0, "key": "k", "response": "r"}',
+            "rows that codeact generate has not written",
+        ),
         ("{", "line 1 is no JSON"),
         ("[]", "line 1 must be a JSON object"),
     ],

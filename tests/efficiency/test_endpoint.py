@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
 import socket
@@ -217,11 +218,76 @@ def test_replies_that_are_none(body: bytes, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["file:///etc/passwd", "127.0.0.1:8000", "http://", "http://[::1", "http://h:x/v1", ""]
+    "url",
+    [
+        "file:///etc/passwd",
+        "127.0.0.1:8000",
+        "http://",
+        "http://[::1",
+        "http://h:x/v1",
+        "",
+        "http://h/v 1",
+        "http://h\t/v1",
+        "http://h/\u00e9",
+        "http://" + "a" * 70 + ".x/v1",
+    ],
 )
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(InputError, match="endpoint must be an http or https address, got"):
         Endpoint(url, "m")
+
+
+@pytest.mark.parametrize("end", ["/v1/chat/completions", "/v1/chat/completions/", "/v1?x=1", "/#x"])
+def test_an_address_that_goes_on_too_far(end: str) -> None:
+    with pytest.raises(InputError, match="endpoint must end before /chat/completions"):
+        Endpoint(f"http://h{end}", "m")
+
+
+@pytest.mark.parametrize("key", ["sk-secret x", "sk-secret\nx", "sk-secret\u2019"])
+def test_a_key_that_cannot_be_sent_is_not_shown(key: str) -> None:
+    with pytest.raises(InputError, match="api_key must be printable ASCII") as why:
+        Endpoint("http://h/v1", "m", api_key=key)
+    assert "secret" not in str(why.value)
+
+
+def test_a_header_that_never_ends_is_left_in_time() -> None:
+    def drip_header(handler: BaseHTTPRequestHandler) -> None:
+        with contextlib.suppress(OSError):  # the client is gone by then
+            for _ in range(20):
+                handler.wfile.write(b"H")
+                time.sleep(0.1)
+
+    begin = time.monotonic()
+    with (
+        ChatServer(drip_header) as server,
+        pytest.raises(EndpointError, match=r"the last: timed out after 0.3 s"),
+    ):
+        ask(server, attempts=1, timeout_seconds=0.3)
+    assert time.monotonic() - begin < 1.5
+
+
+def test_a_wrong_path_is_named() -> None:
+    with (
+        ChatServer(404) as server,
+        pytest.raises(EndpointError, match=f"404 Not Found from {server.url}/chat/completions"),
+    ):
+        ask(server)
+
+
+def test_attempts_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.0 ** 1024 is no float any more."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr("codeact.efficiency.generation.endpoint.post", refuse_connection)
+    endpoint = Endpoint("http://h/v1", "m", attempts=1100)
+    with pytest.raises(EndpointError, match="no answer in 1100 attempts, the last: refused"):
+        chat(endpoint, MESSAGES, temperature=0, top_p=1, max_new_tokens=1)
+    assert len(waits) == 1099
+    assert max(waits) == 60.0
+
+
+def refuse_connection(*_: object) -> bytes:
+    raise OSError("refused")
 
 
 def test_a_password_in_an_address_is_not_repeated() -> None:

@@ -266,6 +266,15 @@ def test_candidates_that_cannot_be_are_refused(candidates, words):
         measured([invented.task()], candidates)
 
 
+@pytest.mark.parametrize("place", ["task", "candidate", "origin"])
+def test_names_that_no_file_can_hold_are_refused(tmp_path, place):
+    names = {name: "\ud800" if name == place else name for name in ("task", "candidate", "origin")}
+    task = invented.task(names["task"])
+    one = Candidate(names["candidate"], task.id, invented.source(0.01), origin=names["origin"])
+    with pytest.raises(InputError, match="without surrogates"):
+        measured([task], [one], output=tmp_path / "out.jsonl")
+
+
 def test_a_folder_as_output_is_refused_before_anything_runs(tmp_path):
     meter = InventedMeter()
     with pytest.raises(InputError, match="output must be a file, got the folder"):
@@ -327,6 +336,35 @@ class Uncalibrated(SandboxMeter):
 
     def noise(self, when, core):
         return Noise(when, 0.0, (0.05, 0.05), 0.0)
+
+
+KEEPS = """\
+import sys
+
+def f(n):
+    kept = vars(sys).setdefault("kept", {})
+    if n not in kept:
+        kept[n] = sum(i * i for i in range(n))
+    return kept[n]
+"""
+IMPORTS = "import unittest\n" + LOOP
+
+
+def test_what_real_programs_keep(sandbox):
+    # Modules are imported once, by right; answers kept in one of them are not.
+    race = {"keeps": (400_000, KEEPS), "imports": (300, IMPORTS)}
+    for name, (n, text) in race.items():
+        tests = FunctionTests("f", (Call((n,)),), (sum(i * i for i in range(n)),))
+        found = measure(
+            [invented.Task(name, tests)],
+            [Candidate(name, name, text)],
+            meter=Uncalibrated(sandbox),
+            rounds=1,
+            max_rounds=1,
+            target_seconds=0.3,  # of several repetitions also where one takes long
+        )
+        [record] = found.records
+        assert record.status == ("broken_protocol" if name == "keeps" else "passed"), record.reason
 
 
 def test_in_the_sandbox(sandbox):

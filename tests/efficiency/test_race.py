@@ -240,6 +240,45 @@ def test_who_keeps_its_answers_between_repetitions_leaves_the_race():
     assert (found["honest"].rank, found["imports once"].rank) == (1, 2)
 
 
+def test_without_who_remembers_the_race_begins_anew():
+    costs = {
+        "remembers": invented.source(0.02, later=1e-9),  # 20 ms are out of its reach
+        "honest": invented.source(0.0041),
+        "slower": invented.source(0.0042),
+    }
+    summary, found = run_race(costs)
+    alone, expected = run_race({name: costs[name] for name in ("honest", "slower")})
+    assert found["remembers"].status == "broken_protocol"
+    assert (summary.status, summary.repeats, summary.rounds) == (
+        "ranked", alone.repeats, alone.rounds,
+    )  # fmt: skip
+    for name, record in expected.items():
+        assert found[name].rounds == record.rounds >= 5
+        assert found[name].rank == record.rank
+
+
+def test_who_remembers_among_few_repetitions_leaves_the_race():
+    costs = {
+        "remembers": invented.source(0.02, later=1e-9),
+        "honest": invented.source(0.01),
+    }
+    meter = invented.InventedMeter()
+    _, found = run_race(costs, meter=meter)
+    assert found["remembers"].status == "broken_protocol"
+    assert found["honest"].rank == 1
+
+
+def test_one_slow_reading_puts_nobody_out():
+    class Disturbed(invented.InventedMeter):
+        def run(self, task, program, *, repeats, core):
+            reading = super().run(task, program, repeats=repeats, core=core)
+            late = repeats == 2 and self.runs.count((task.id, program.source, 2, core)) <= 2
+            return replace(reading, cpu_seconds=reading.cpu_seconds + 0.02 * late)
+
+    _, found = run_race({"a": invented.source(0.001)}, meter=Disturbed())
+    assert found["a"].rank == 1
+
+
 def test_nobody_left_is_no_race():
     costs = {name: invented.source(0.01 + index, fails_from=0) for index, name in enumerate("abc")}
     summary, found = run_race(costs)

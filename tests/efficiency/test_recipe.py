@@ -48,7 +48,9 @@ def test_a_recipe_of_two_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a recipe is `key: value` lines, got None"),
+        ("", "models is missing"),
+        ("- a", r"a recipe is `key: value` lines, got \['a'\]"),
+        ("[" * 5000, "no valid YAML, it is nested too deeply"),
         ("models: [", " line 1: no valid YAML"),
         ("models: []", r"models List should have at least 1 item .*, got \[\]"),
         ("seed: 1", "models is missing"),
@@ -84,6 +86,10 @@ def test_a_recipe_of_two_models(tmp_path: Path) -> None:
             "models: [{name: a, model: b, endpoint: 'ftp://h'}]",
             r"models\[0\].endpoint: endpoint must be an http or https address, got 'ftp://h'",
         ),
+        (
+            "models: [{name: a, model: b, endpoint: 'http://h', timeout_seconds: 1e300}]",
+            r"models\[0\].timeout_seconds must be less than or equal to 86400",
+        ),
         ("models: [{name: a, model: b}, {name: a, model: c}]", "models must .*, a comes twice"),
         ("models: [{name: a, model: b, model: c}]", "line 1: no valid YAML, the key model comes"),
         (
@@ -91,7 +97,7 @@ def test_a_recipe_of_two_models(tmp_path: Path) -> None:
             r"must have a place for \{instruction",
         ),
         ("models: {name: a}", "models must be a valid list"),
-        ("models: [a]", r"models\[0\] must be `key: value` lines, got 'a'"),
+        ("models: [a]", r"models\[0\] must be a section of `key: value` lines, got 'a'"),
     ],
 )
 def test_what_a_recipe_refuses_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -120,6 +126,10 @@ def test_a_key_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
     entry = load(tmp_path, text).models[0]
     monkeypatch.setenv("CODEACT_TEST_KEY", " secret\n")
     assert entry.api_key() == "secret"
+    monkeypatch.setenv("CODEACT_TEST_KEY", "sec\nret")
+    with pytest.raises(InputError, match="CODEACT_TEST_KEY must hold a key of printable") as why:
+        entry.api_key()
+    assert "sec" not in str(why.value)
     monkeypatch.setenv("CODEACT_TEST_KEY", "")
     with pytest.raises(InputError, match="model a: the environment variable CODEACT_TEST_KEY"):
         entry.api_key()

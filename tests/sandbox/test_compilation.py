@@ -9,10 +9,16 @@ from uuid import uuid4
 
 import pytest
 
+from codeact.errors import InputError
 from codeact.sandbox.limits import Limits
 from codeact.sandbox.programs import compilation, compiled_store
 from codeact.sandbox.programs.compilation import Prepared, prepare
-from codeact.sandbox.programs.languages import COMPILE_LIMITS, MissingCompiler, find_toolchain
+from codeact.sandbox.programs.languages import (
+    COMPILE_LIMITS,
+    MissingCompiler,
+    compiled_folder,
+    find_toolchain,
+)
 from codeact.sandbox.programs.program import LANGUAGES, Program
 from codeact.sandbox.verdict import Verdict
 
@@ -200,3 +206,9 @@ def test_stores_at_the_same_time_leave_one_whole_file(tmp_path):
         seen.add(found.read_bytes() if found else content)
     assert seen <= {content}
     assert [path.name for path in Path(tmp_path).iterdir()] == ["one"]
+
+
+def test_a_cache_that_cannot_be_made_is_named(monkeypatch):
+    monkeypatch.setenv("CODEACT_CACHE", "/dev/null/cache")
+    with pytest.raises(InputError, match=r"CODEACT_CACHE must be .* at /dev/null/cache/compiled"):
+        compiled_folder()

@@ -228,3 +228,19 @@ def test_no_interface_but_a_loopback_of_its_own(sandbox, monkeypatch, leaves):
         assert [name for name in names if not name.startswith(("sit", "tunl", "ip"))] == ["lo"]
         outside = os.readlink("/proc/self/ns/net").encode()
         assert outside not in run.stdout
+
+
+def test_time_of_children_that_nobody_waits_for(sandbox):
+    """Ended while SIGCHLD is ignored, a child is in no account but its control group's."""
+    if sandbox.tier != "bwrap+cgroup":
+        pytest.skip("needs control groups")
+    source = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n"
+        "    end = time.process_time() + 0.3\n"
+        "    while time.process_time() < end: pass\n"
+        "    os._exit(0)\n"
+        "time.sleep(0.8)\n"
+    )
+    assert 0.3 <= python(sandbox, source).cpu_seconds < 0.6

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from codeact.sandbox import Run, Sandbox, SandboxUnavailable, self_test
-from codeact.sandbox import sandbox as sandbox_module
+from codeact.sandbox import slot as slot_module
 from codeact.sandbox.tiers import Tier, find_tier
 
 Words = list[str]
@@ -75,10 +75,10 @@ def failed_checks(tier: Tier, only: str) -> list[str]:
 
 @pytest.mark.parametrize("check", WEAKENED)
 def test_wall_taken_down(check: str, tier: Tier, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = sandbox_module.bubblewrap_command
+    whole = slot_module.bubblewrap_command
     assert failed_checks(tier, check) == []
     monkeypatch.setattr(
-        sandbox_module,
+        slot_module,
         "bubblewrap_command",
         lambda *args, **options: WEAKENED[check](whole(*args, **options)),
     )

@@ -12,6 +12,8 @@ from typing import IO, Any, NamedTuple
 from codeact.errors import InputError
 from codeact.files import read_jsonl, write_jsonl
 
+_COLUMNS = {"task_id": str, "origin": str, "sample": int, "key": str, "response": str}
+
 
 class Wanted(NamedTuple):
     """One answer to be had, and a hash of everything that it depends on."""
@@ -98,7 +100,7 @@ class AnswerFile:
         self, row: dict[str, Any], keys: dict[tuple[str, str, int], str], path: Path
     ) -> None:
         advice = f"choose another --output, or replace {self.output} with --no-resume"
-        if not {"task_id", "origin", "sample", "key", "response"} <= row.keys():
+        if any(type(row.get(column)) is not kind for column, kind in _COLUMNS.items()):
             raise InputError(f"{path} holds rows that codeact generate has not written; {advice}")
         task_id, origin, sample = name = _name(row)
         which = f"{path} holds answer {sample} of {origin} to {task_id}"

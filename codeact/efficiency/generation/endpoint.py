@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import email.utils
 import http.client
-import ipaddress
 import json
 import random
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from codeact.efficiency.generation.http_post import BadReplyError, StatusError, post
 from codeact.errors import InputError
 
 # Whose meaning is "later": a time-out, a conflict, too early, too many, and all of 5xx but 501.
@@ -23,7 +19,6 @@ _RETRIED = {408, 409, 425, 429, *range(500, 600)} - {501}
 # The server or the key is not what the recipe says: no other prompt will fare better.
 _FATAL = {401, 402, 403, 404, 405, 501}
 _LONGEST_WAIT = 60.0  # seconds, whatever Retry-After asks for
-_LONGEST_REPLY = 64 * 2**20  # bytes: an answer is text of a few KB
 _LONGEST_REASON = 300
 
 
@@ -50,7 +45,8 @@ class Endpoint:
             asks for in ``Retry-After``, at most 60 s.
 
     Raises:
-        InputError: the url is not http(s) with a host, or carries a user name or a password.
+        InputError: the url is not http(s) with a host, goes on behind the path, or carries a user
+            name or a password; or the key holds what no key can.
     """
 
     url: str
@@ -62,6 +58,8 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         check_url(self.url)
+        if self.api_key is not None and not fits_header(self.api_key):
+            raise InputError("api_key must be printable ASCII without spaces")
 
 
 class Reply(NamedTuple):
@@ -93,13 +91,23 @@ def check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # raises on a port that is no number
-        host = parts.hostname
+        host = parts.hostname or ""
+        host.encode("idna")
+        parts.path.encode("ascii")
     except ValueError:
-        host = None
-    if host is None or parts.scheme not in ("http", "https"):
+        host = ""
+    if not host or parts.scheme not in ("http", "https") or not url.isprintable() or " " in url:
         raise InputError(f"endpoint must be an http or https address, got {url!r}")
     if parts.username is not None or parts.password is not None:
         raise InputError(f"endpoint must hold no user name or password, {host} comes with one")
+    end = "/chat/completions"
+    if parts.query or parts.fragment or parts.path.rstrip("/").endswith(end):
+        raise InputError(f"endpoint must end before {end}, such as in /v1, got {url!r}")
+
+
+def fits_header(key: str) -> bool:
+    """Whether a key can be sent; urllib would show the others in its error."""
+    return key.isascii() and key.isprintable() and " " not in key
 
 
 def chat(
@@ -137,73 +145,30 @@ def chat(
     if seed is not None:
         body["seed"] = seed & 0x7FFFFFFF  # some servers keep it in 32 bits with a sign
     data = json.dumps(body).encode()
+    url = endpoint.url.rstrip("/") + "/chat/completions"
     reason = ""
     for attempt in range(1, endpoint.attempts + 1):
         begin = time.monotonic()
         wait = 0.0
         try:
-            text, finish, usage = _read_reply(_post(endpoint, data))
+            text, finish, usage = _read_reply(
+                post(url, data, endpoint.api_key, endpoint.timeout_seconds)
+            )
             seconds = time.monotonic() - begin
             return Reply(text, finish, *usage, attempts=attempt, seconds=seconds)
-        except urllib.error.HTTPError as error:
-            reason = _status_reason(endpoint, error)
-            if error.code not in _RETRIED:
-                raise EndpointError(reason, fatal=error.code in _FATAL) from None
-            wait = _retry_after(error.headers.get("Retry-After", ""))
-        except (OSError, http.client.HTTPException, _BadReplyError) as error:
+        except StatusError as error:
+            reason = _shown(endpoint, str(error))
+            if error.status not in _RETRIED:
+                raise EndpointError(reason, fatal=error.status in _FATAL) from None
+            wait = error.wait
+        except (OSError, http.client.HTTPException, BadReplyError) as error:
             reason = _shown(endpoint, str(error) or type(error).__name__)
         if attempt < endpoint.attempts:
-            backoff = endpoint.backoff_seconds * 2 ** (attempt - 1)
+            # No float holds 2 ** 1024, and the limit is reached long before.
+            backoff = endpoint.backoff_seconds * 2.0 ** min(attempt - 1, 100)
             # Requests that failed together should not come back together.
             time.sleep(min(_LONGEST_WAIT, max(wait, backoff * random.uniform(0.5, 1.0))))
     raise EndpointError(f"no answer in {endpoint.attempts} attempts, the last: {reason}")
-
-
-class _BadReplyError(Exception):
-    """Status 200 with something that is no chat completion."""
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """urllib would send the key to wherever a server points; without this a 3xx is an error."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-def _post(endpoint: Endpoint, data: bytes) -> bytes:
-    """The whole body of a reply, within the time limit."""
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    if endpoint.api_key:
-        headers["Authorization"] = f"Bearer {endpoint.api_key}"
-    url = endpoint.url.rstrip("/") + "/chat/completions"
-    request = urllib.request.Request(url, data=data, headers=headers, method="POST")
-    handlers: list[Any] = [_NoRedirects()]
-    if _is_loopback(endpoint.url):  # a proxy would ask its own machine
-        handlers.append(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + endpoint.timeout_seconds
-    opener = urllib.request.build_opener(*handlers)
-    parts, size = [], 0
-    with opener.open(request, timeout=endpoint.timeout_seconds) as reply:
-        while part := reply.read1(65536):
-            # The socket's own limit begins anew with every byte that comes.
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"timed out after {endpoint.timeout_seconds:g} s")
-            parts.append(part)
-            size += len(part)
-            if size > _LONGEST_REPLY:
-                raise _BadReplyError(f"the reply is longer than {_LONGEST_REPLY} bytes")
-        # read1, unlike read, does not say that a body ended too soon.
-        if reply.length:
-            raise http.client.IncompleteRead(b"".join(parts), reply.length)
-    return b"".join(parts)
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _read_reply(body: bytes) -> tuple[str, str, tuple[int | None, int | None]]:
@@ -211,14 +176,14 @@ def _read_reply(body: bytes) -> tuple[str, str, tuple[int | None, int | None]]:
     try:
         reply = json.loads(body)
     except (ValueError, RecursionError):
-        raise _BadReplyError(f"the reply is no JSON: {body[:80]!r}") from None
+        raise BadReplyError(f"the reply is no JSON: {body[:80]!r}") from None
     try:
         choice = reply["choices"][0]
         text, finish = choice["message"].get("content"), choice.get("finish_reason")
     except (AttributeError, IndexError, KeyError, TypeError):
-        raise _BadReplyError(f"the reply is no chat completion: {body[:80]!r}") from None
+        raise BadReplyError(f"the reply is no chat completion: {body[:80]!r}") from None
     if not isinstance(text, str | None):
-        raise _BadReplyError(f"the reply's content must be text, got {type(text).__name__}")
+        raise BadReplyError(f"the reply's content must be text, got {type(text).__name__}")
     usage = reply.get("usage")
     counted = usage if isinstance(usage, dict) else {}
     prompt, response = (counted.get(f"{name}_tokens") for name in ("prompt", "completion"))
@@ -231,30 +196,9 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _status_reason(endpoint: Endpoint, error: urllib.error.HTTPError) -> str:
-    """The status and the beginning of what the server said about it."""
-    try:
-        said = error.read1(4096).decode(errors="replace")
-    except (OSError, http.client.HTTPException):
-        said = ""
-    finally:
-        error.close()
-    return _shown(endpoint, f"HTTP status {error.code} {error.reason} {said}")
-
-
 def _shown(endpoint: Endpoint, reason: str) -> str:
     """One printable line without the key, which servers like to repeat."""
     if endpoint.api_key:
         reason = reason.replace(endpoint.api_key, "[key]")
     line = " ".join("".join(c if c.isprintable() else " " for c in reason).split())
     return line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + "…"
-
-
-def _retry_after(asked: str) -> float:
-    """Seconds that a server asks to wait: a number, or a date; 0 if neither."""
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(asked))
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(asked).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return 0.0

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from codeact.efficiency.generation.endpoint import check_url
+from codeact.efficiency.generation.endpoint import check_url, fits_header
 from codeact.efficiency.generation.recipe_prompt import DEFAULT_PROMPT, check_template
 from codeact.errors import InputError
+from codeact.strict_yaml import first_problem, read_mapping, shown
 
 Positive = Annotated[int, Field(ge=1)]
-PositiveSeconds = Annotated[float, Field(gt=0)]
+# A day at most: more than that overflows the clocks of some systems.
+PositiveSeconds = Annotated[float, Field(gt=0, le=86400)]
 
 _FOLDER_KEYS = {"dtype", "device", "adapter"}
 _ENDPOINT_KEYS = {"key_variable", "concurrency", "timeout_seconds", "attempts", "backoff_seconds"}
-_LONGEST_VALUE = 60
 
 
 class _Strict(BaseModel):
@@ -101,7 +100,7 @@ class ModelEntry(_Strict):
         """The key of the server, None if the recipe names no variable.
 
         Raises:
-            InputError: the variable is not set, or empty.
+            InputError: the variable is not set, or empty, or holds what no key can.
         """
         if self.key_variable is None:
             return None
@@ -109,6 +108,11 @@ class ModelEntry(_Strict):
             raise InputError(
                 f"model {self.name}: the environment variable {self.key_variable}, which "
                 "key_variable names, is not set"
+            )
+        if not fits_header(key):
+            raise InputError(
+                f"model {self.name}: the environment variable {self.key_variable} must hold a key "
+                "of printable ASCII without spaces"
             )
         return key
 
@@ -150,51 +154,16 @@ def load_candidate_recipe(path: str | Path) -> CandidateRecipe:
             recipe knows; one line with the file, the key and the rule.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"recipe {path} cannot be read: {reason}") from None
-    try:
-        values = yaml.load(text, Loader=_Loader)  # a subclass of the safe loader
-    except yaml.MarkedYAMLError as error:
-        where = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path.name}{where}: no valid YAML, {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = (str(error).splitlines() or ["too deep"])[0]
-        raise InputError(f"{path.name}: no valid YAML, {reason}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path.name}: a recipe is `key: value` lines, got {_shown(values)}")
+    values = read_mapping(path)
     try:
         return CandidateRecipe.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{path.name}: {_explain(error)}") from None
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with two traps closed: ``1e-4`` is a number, a key comes once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                problem = f"the key {key.value} comes twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1, which PyYAML reads, calls 1e-4 a string because it has no dot.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def _explain(error: ValidationError) -> str:
     """The first thing wrong with a recipe, in one line: key, rule and what came."""
-    problems = error.errors(include_url=False)
-    # An unknown key comes first: it often explains whatever else is wrong.
-    problem = min(problems, key=lambda found: found["type"] != "extra_forbidden")
+    problem, rule = first_problem(error)
     key = _dotted(problem["loc"])
     known: Sequence[str] = list(CandidateRecipe.model_fields)
     if len(problem["loc"]) > 1:
@@ -205,17 +174,12 @@ def _explain(error: ValidationError) -> str:
         return f"{key} is not a known key; {hint}"
     if problem["type"] == "missing":
         return f"{key} is missing"
-    rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if problem["type"] in {"model_type", "dict_type"}:
-        rule = "must be `key: value` lines"
-    elif problem["type"] == "string_pattern_mismatch":
-        rule = "must be letters, digits, '.', '-' and '_', beginning with a letter or digit"
-        if problem["loc"][-1] == "key_variable":
-            rule = "must be the name of an environment variable"
-            return f"{key} {rule}"  # and not its value, which may be what came
+    if problem["loc"][-1:] == ("key_variable",):
+        # And not its value, which may be the key itself.
+        return f"{key} must be the name of an environment variable"
     if problem["type"] == "value_error":  # these name what came themselves
         return rule if rule.startswith("model") else f"{key}: {rule}"
-    return f"{key} {rule}, got {_shown(problem['input'])}"
+    return f"{key} {rule}, got {shown(problem['input'])}"
 
 
 def _dotted(parts: Sequence[int | str]) -> str:
@@ -224,8 +188,3 @@ def _dotted(parts: Sequence[int | str]) -> str:
     for part in parts:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"

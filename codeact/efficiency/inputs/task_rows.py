@@ -21,6 +21,11 @@ from codeact.sandbox.tests import FunctionTests, Rule
 if TYPE_CHECKING:
     from codeact.sandbox.sandbox import Sandbox
 
+
+class NeedsSandboxError(InputError):
+    """Tasks whose answers only running their solutions tells, and no sandbox to run them in."""
+
+
 # EvalPlus compares answers that hold floats to these (np.allclose); the plain benchmarks compare
 # them exactly, which fails right answers that add in another order.
 FLOAT_ABS_TOL, FLOAT_REL_TOL = 1e-6, 1e-7
@@ -62,6 +67,7 @@ def task_of_row(row: Mapping[str, Any], name: str, place: str, sandbox: Sandbox 
 
     Raises:
         UnreadableTestError: The row is of a known kind, but its tests cannot be used.
+        NeedsSandboxError: The row is of HumanEval+ or MBPP+, and ``sandbox`` is None.
         InputError: It is of no known kind, or a column is of the wrong type.
     """
     if all(column in row for column in _OWN):
@@ -72,7 +78,7 @@ def task_of_row(row: Mapping[str, Any], name: str, place: str, sandbox: Sandbox 
         from codeact.efficiency.inputs.evalplus_tasks import evalplus_task
 
         if sandbox is None:
-            raise InputError(
+            raise NeedsSandboxError(
                 f"{place}: HumanEval+ and MBPP+ hold inputs without answers: sandbox must be "
                 "given to run their canonical solutions, got None"
             )

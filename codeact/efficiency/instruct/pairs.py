@@ -102,8 +102,8 @@ def judge_again(pair: Pair, fresh: Measurements, min_gap: float) -> Pair | NoPai
     again = []
     for record in (pair.best, pair.worst):
         now = found.get((record.task_id, record.language, record.candidate_id))
-        if now is None or not now.passed or not now.samples:
-            status = "not measured" if now is None else f"{now.status} {now.reason}".strip()
+        if now is None or not now.passed or now.rank is None:
+            status = "not ranked" if now is None or now.passed else f"{now.status} {now.reason}"
             detail = f"candidate {record.candidate_id}, measured afresh: {status}"
             return NoPair(record.task_id, record.language, "not_confirmed", detail)
         again.append(now)

@@ -18,6 +18,7 @@ from codeact.efficiency.racing.baselines import (
     choose_repeats,
     slow_repeats,
 )
+from codeact.efficiency.racing.kept_state import kept_state
 from codeact.efficiency.racing.measurements import REFERENCE, MeasuredCandidate
 from codeact.efficiency.racing.rounds import Runner, Track, nets, pooled_spread, run_round
 from codeact.sandbox.tests import FunctionTests
@@ -80,6 +81,7 @@ class Field:
         self.repeats = 1
         self.num_rounds = 0
         self.short = ""
+        self._fair: set[tuple[str, int]] = set()  # runners that kept nothing, and their repeats
         self._checked = {record.candidate_id: record.check_cpu_seconds for record in entered}
 
     def run(self) -> None:
@@ -88,12 +90,16 @@ class Field:
         Raises:
             BaselineFailedError: The empty program does not run.
         """
-        self._settle_repeats()
-        if self.short or not self._alive():
-            return
         first = min(FIRST_ROUNDS, self.options.rounds)
-        for number in range(1, first):
-            self._round(number, self._alive())
+        while True:
+            self._settle_repeats()
+            if self.short or not self._alive():
+                return
+            for number in range(1, first):
+                self._round(number, self._alive())
+            best = self._best()
+            if best is None or not self._remembers(best):
+                break  # or else repeats were chosen for it: everybody begins anew
         survivors = self._survivors()
         for number in range(first, self.options.rounds):
             self._round(number, survivors)
@@ -102,6 +108,8 @@ class Field:
             if len(contenders) < 2:
                 break
             self._round(number, [one for one in survivors if one.stays or one in contenders])
+        while (best := self._best()) is not None and self._remembers(best):
+            pass  # another than after the first rounds may be best now
         self._judge_length()
 
     def nets(self) -> dict[str, Net]:
@@ -114,6 +122,19 @@ class Field:
 
     def _alive(self) -> list[Runner]:
         return [runner for runner in self.runners if runner.failure is None]
+
+    def _best(self) -> Runner | None:
+        found = self.nets()
+        alive = [one for one in self._alive() if one.name in found]
+        return min(alive, key=lambda one: found[one.name].et_seconds, default=None)
+
+    def _remembers(self, runner: Runner) -> bool:
+        """Whether a runner keeps something between repetitions, which puts it out of the race."""
+        if not runner.stays and (runner.name, runner.repeats) not in self._fair:
+            et_seconds = self.nets()[runner.name].et_seconds
+            runner.failure = kept_state(self.track, runner, et_seconds)
+            self._fair.add((runner.name, runner.repeats))
+        return runner.failure is not None
 
     def _round(self, number: int, runners: Sequence[Runner]) -> None:
         needed = {runner.repeats for runner in runners if runner.failure is None}
@@ -130,16 +151,18 @@ class Field:
             self._choose_for(fastest, start)
             if fastest.failure is None:
                 self._round(0, self._alive())
-            found = self.nets()
-            if not found:
+            best = self._best()
+            if best is None:
                 fastest = self._fastest_checked()  # None: nobody is left
                 continue
-            least = min(found, key=lambda name: found[name].et_seconds)
-            fastest = next(one for one in self.runners if one.name == least)
-            if found[least].et_seconds * fastest.repeats >= MIN_NET_SECONDS:
+            fastest = best
+            if self.nets()[best.name].et_seconds * best.repeats >= MIN_NET_SECONDS:
                 return
             if self._is_capped(fastest):
-                break
+                if not self._remembers(fastest):
+                    break
+                fastest, start = self._fastest_checked(), 1
+                continue
             start = self.repeats
         self._judge_length()
 

@@ -1,17 +1,20 @@
-"""Whether the fastest is fast because it remembers: one process repeats a short test many times."""
+"""Whether a program is fast because it remembers: one process repeats a short test many times."""
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 
-from codeact.efficiency.racing.field import Field
-from codeact.efficiency.racing.rounds import Runner
+from codeact.efficiency.racing.rounds import Runner, Track
+from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import FunctionTests
 from codeact.sandbox.verdict import Verdict
 
-_FEWER = 8  # times fewer repeats, which cost as many times less unless something was kept
-_TIMES, _SLACK_SECONDS = 3.0, 0.005  # modules that the first repetition imports are no fault
+_FEW = 2  # repeats, the first and the last: all that the driver asks answers of
+_APART = 4  # times more repeats than these, or nothing could be kept for long
+_TIMES, _SLACK_SECONDS = 2.0, 0.005  # what a busy machine adds to the few repeats
 _READINGS = 2
+_SURE = 8  # readings before a program is put out: on a busy machine two may both be 5 ms high
 
 REASON = (
     "a repetition costs {ratio:.1f} times less beside {many} than beside {few}: "
@@ -19,41 +22,81 @@ REASON = (
 )
 
 
-def disqualify_kept_state(field: Field) -> None:
-    """Puts out of the race who is first because its repetitions cost less and less.
+def kept_state(track: Track, runner: Runner, et_seconds: float) -> Verdict | None:
+    """The verdict on a program whose repetitions cost less the more there are; None if it is fair.
 
     The driver loads the candidate anew for each repetition, so that its own caches are gone. A
     program that hides one elsewhere, or answers in earnest in the repetitions alone that are
-    checked, shows when repeated an eighth as often: more than three times the share of the cost,
-    5 ms apart. Below that it cannot be told from a module imported once.
+    checked, shows in a run of 2 repeats (those with fewer than 8 are set beside a run of four times
+    as many): a repetition more than twice as dear, 5 ms apart. Modules that it imports once are
+    taken off first. What saves less than 5 ms in all, or half of its work, is not seen.
+
+    Args:
+        track: Meter, task, language and CPU.
+        runner: The program, with its repeats.
+        et_seconds: Its net CPU time for all tests once, with these repeats.
     """
-    tests = field.track.task.tests
-    if not isinstance(tests, FunctionTests):
-        return  # a process for each repetition
-    while runners := [one for one in field.runners if one.failure is None and one.samples]:
-        found = field.nets()
-        best = min(runners, key=lambda one: found[one.name].et_seconds)
-        if best.repeats < _FEWER or best.stays:
-            return
-        few = best.repeats // _FEWER
-        expected = found[best.name].et_seconds * few
-        net = _net_seconds(field, best, few)
-        if best.failure is None:
-            if net <= _TIMES * expected + _SLACK_SECONDS:
-                return
-            ratio = net / max(expected, 1e-9)
-            reason = REASON.format(ratio=ratio, many=best.repeats, few=few)
-            best.failure = Verdict("broken_protocol", reason, len(tests.calls), 0, None)
+    tests = track.task.tests
+    if not isinstance(tests, FunctionTests) or runner.program is None or runner.repeats < 2:
+        return None  # a process for each repetition, or a single one
+    few, many, each = _FEW, runner.repeats, et_seconds
+    if many < _FEW * _APART:
+        few, many = runner.repeats, runner.repeats * _APART
+        net = _net_seconds(track, runner, many, _READINGS)
+        if isinstance(net, Verdict):
+            return net
+        each = net / many
+    allowed = _TIMES * max(each, 0.0) * few + _SLACK_SECONDS
+    net = _net_seconds(track, runner, few, _READINGS)
+    if not isinstance(net, Verdict) and net > allowed:
+        net = _net_seconds(track, runner, few, _SURE)
+    if isinstance(net, Verdict):
+        return net
+    if net <= allowed or net - _import_seconds(track, runner.program) <= allowed:
+        return None
+    ratio = net / max(each * few, 1e-9)
+    reason = REASON.format(ratio=ratio, many=many, few=few)
+    return Verdict("broken_protocol", reason, len(tests.calls), 0, None)
 
 
-def _net_seconds(field: Field, runner: Runner, repeats: int) -> float:
-    """Least net CPU time of a run with so many repeats; a failed run fails the runner."""
+def _net_seconds(track: Track, runner: Runner, repeats: int, readings: int) -> float | Verdict:
+    """Least net CPU time of a run with so many repeats, or how such a run failed."""
     some, none = [], []
-    for _ in range(_READINGS):
-        none.append(field.track.read(Runner("", None, repeats)).cpu_seconds)
-        reading = field.track.read(replace(runner, repeats=repeats))
+    for _ in range(readings):
+        none.append(track.read(Runner("", None, repeats)).cpu_seconds)
+        reading = track.read(replace(runner, repeats=repeats))
         if not reading.verdict.passed:
-            runner.failure = reading.verdict
-            return 0.0
+            return reading.verdict
         some.append(reading.cpu_seconds)
     return min(some) - min(none)
+
+
+def _import_seconds(track: Track, program: Program) -> float:
+    """CPU time of the program's import statements, which only the first repetition pays."""
+    source = _imports_of(program.source)
+    if not source:
+        return 0.0
+
+    def least(text: str) -> float:  # both end for want of an entry point: no verdict is asked for
+        readings = [
+            track.meter.run(track.task, replace(program, source=text), repeats=1, core=track.core)
+            for _ in range(_READINGS)
+        ]
+        return min(one.cpu_seconds for one in readings)
+
+    return max(0.0, least(source) - least(""))
+
+
+def _imports_of(source: str) -> str:
+    """Every import statement of a program, also those in functions; empty if there is none."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    names: dict[str, None] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= dict.fromkeys(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module != "__future__":
+            names[node.module] = None
+    return "".join(f"try:\n    import {name}\nexcept ImportError:\n    pass\n" for name in names)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from codeact.efficiency.racing.baselines import Net
 from codeact.efficiency.racing.field import Field, RaceOptions
-from codeact.efficiency.racing.kept_state import disqualify_kept_state
 from codeact.efficiency.racing.measurements import REFERENCE, MeasuredCandidate, TaskRace
 from codeact.efficiency.racing.ranking import Standing, rank, tied
 from codeact.efficiency.racing.rounds import BaselineFailedError, Runner, Track
@@ -33,8 +32,8 @@ def race(
     Three rounds; who needs more than 1.5 times the best net CPU time drops out (the reference
     never does, others are set against it); the rest runs up to ``options.rounds``; those that the
     best does not beat by three pooled spreads, up to ``options.max_rounds``. All on one CPU, one
-    after the other, the empty program among them. Who is first has to cost the same a repetition
-    when repeated less often.
+    after the other, the empty program among them. Who is first must not keep anything between
+    repetitions (`kept_state.py`): it leaves the race, which begins anew without it.
 
     Args:
         track: Meter, task, language and CPU.
@@ -55,8 +54,6 @@ def race(
     field = Field(track, entered, programs, options)
     try:
         field.run()
-        if not field.short:
-            disqualify_kept_state(field)
     except BaselineFailedError as error:
         reason = one_line(f"the empty program did not run: {error}")
         return replace(summary, status="failed", reason=reason), list(records)

@@ -69,9 +69,11 @@ class Worklist:
         """Sorts candidates to their tasks.
 
         Raises:
-            InputError: No task, a task id twice, a candidate id twice in a task, a candidate of an
-                unknown task or language, or neither candidates nor references.
+            InputError: No task, a task id twice, a candidate id twice in a task, an id or origin
+                that no file can hold, a candidate of an unknown task or language, or neither
+                candidates nor references.
         """
+        _check_names(tasks, candidates)
         by_task = _by_task(tasks, candidates)
         units: list[Unit] = []
         for task in tasks:
@@ -91,6 +93,18 @@ class Worklist:
     def num_contestants(self) -> int:
         """Programs to check."""
         return sum(len(unit.contestants) for unit in self.units)
+
+
+def _check_names(tasks: Sequence[Task], candidates: Sequence[Candidate]) -> None:
+    """Said now, not by a crash when the first line of the journal is written."""
+    names = {"id": [task.id for task in tasks] + [one.id for one in candidates]}
+    names["origin"] = [one.origin for one in candidates]
+    for what, values in names.items():
+        for value in values:
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise InputError(f"{what} must be text without surrogates, got {value!a}") from None
 
 
 def _by_task(tasks: Sequence[Task], candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:

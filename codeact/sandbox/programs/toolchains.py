@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from codeact.errors import InputError
 from codeact.sandbox.programs.program import LANGUAGES, canonical_language
 
 Mount = tuple[Path, str]
@@ -68,11 +69,20 @@ def find_toolchain(language: str) -> Toolchain | MissingCompiler:
 
 def compiled_folder() -> Path:
     """Where compiled programs are kept: ``compiled`` in ``$CODEACT_CACHE``, else in ``codeact`` in
-    ``$XDG_CACHE_HOME`` or ``~/.cache``. Made if it is not there, readable by the sandbox's user."""
+    ``$XDG_CACHE_HOME`` or ``~/.cache``. Made if it is not there, readable by the sandbox's user.
+
+    Raises:
+        InputError: It cannot be made, as in a home that is read-only.
+    """
     chosen = os.environ.get("CODEACT_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codeact"
     folder = (Path(chosen) if chosen else base).absolute() / "compiled"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"CODEACT_CACHE must be a folder that can be written, got {error.strerror} at {folder}"
+        ) from None
     if folder.stat().st_uid == os.getuid():
         folder.chmod(0o755)
     return folder

@@ -35,6 +35,14 @@ def test_row_02_spinning_processes(arena: Sandbox) -> None:
     assert 0.4 <= run.cpu_seconds < 0.8
 
 
+def test_row_02_short_children(arena: Sandbox) -> None:
+    """So is it of children that have ended: none of them comes near a limit by itself."""
+    with nothing_left(arena):
+        run = attack(arena, "row_02_short_children", cpu_seconds=0.4, wall_seconds=3)
+    assert run.outcome == "cpu_limit"
+    assert 0.4 <= run.cpu_seconds < 0.8
+
+
 def test_row_03_huge_file(arena: Sandbox) -> None:
     with nothing_left(arena):
         run = attack(arena, "row_03_huge_file", file_bytes=4 * MIB)
