@@ -121,7 +121,16 @@ class Sandbox:
         )
         with self._free_slot() as slot:
             for _ in range(2):
-                run = slot.run(words, files, mounts, stdin, frames, limits, environment)
+                run = slot.run(
+                    words,
+                    files,
+                    mounts,
+                    stdin,
+                    frames,
+                    limits,
+                    environment,
+                    one_core=core is None,
+                )
                 if run.outcome != "failed":
                     break
                 slot.close()  # its mounts may have lost their folder

@@ -53,6 +53,8 @@ class Slot:
         frames: Sequence[bytes],
         limits: Limits,
         environment: Mapping[str, str],
+        *,
+        one_core: bool,
     ) -> Run:
         try:
             launcher = self._started()
@@ -65,6 +67,7 @@ class Slot:
             "answer_bytes": limits.answer_bytes,
             "memory_bytes": limits.memory_bytes,
             "processes": limits.processes,
+            "one_core": int(one_core),
         }
         if self.tier.bwrap is None:
             with external_command(

@@ -18,9 +18,9 @@ namespace codeact::sandbox {
 // and "staged 1" when the mounts are there.
 //
 // A request is a message of: settings (wall_ms, grace_ms, output_bytes, answer_bytes; memory_bytes
-// and processes for the cgroup), the command line (a NUL after each word), standard input, input
-// frames (each after its 4-byte length), then files, which the command finds as open descriptors
-// from kFirstFile on.
+// and processes for the cgroup; one_core 1 keeps the run on one core), the command line (a NUL
+// after each word), standard input, input frames (each after its 4-byte length), then files, which
+// the command finds as open descriptors from kFirstFile on.
 //
 // The answer: "name value" lines (what init wrote, and "stopped" wall_limit or output_limit when
 // this launcher ended the run, "cgroup_cpu_us", "oom_kills"), standard output,

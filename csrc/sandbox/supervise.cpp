@@ -2,6 +2,7 @@
 
 #include <grp.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -71,6 +72,27 @@ void reap_all(pid_t pid, RunCgroup* cgroup) {
   }
 }
 
+// Keeps this process, and what it starts, on the core where it is. The processes of a run work in
+// turn, and in a virtual machine each turn on another core waits for that core to be woken.
+class StayHere {
+ public:
+  explicit StayHere(bool wanted) {
+    const int core = wanted ? sched_getcpu() : -1;
+    if (core < 0 || sched_getaffinity(0, sizeof before_, &before_) != 0) return;
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET(core, &here);
+    stays_ = sched_setaffinity(0, sizeof here, &here) == 0;
+  }
+  ~StayHere() {
+    if (stays_) sched_setaffinity(0, sizeof before_, &before_);
+  }
+
+ private:
+  cpu_set_t before_;
+  bool stays_ = false;
+};
+
 class Runner {
  public:
   Runner(const Place& place, const Request& request)
@@ -92,6 +114,7 @@ class Runner {
     if (cgroup_ != nullptr && !cgroup_->ok()) {
       return {"outcome failed\nreason " + cgroup_->error() + "\n", "", "", ""};
     }
+    const StayHere stay(request_.settings.number("one_core", 0) != 0);
     start();
     watch();
     reap_all(pid_, cgroup_.get());

@@ -49,7 +49,7 @@ def python_uses(source: str) -> tuple[Use, ...] | None:
     Returns:
         None if the source does not parse, or nests too deep to be handed to the parser.
     """
-    tree = _parse(source)
+    tree = parse_shallow(source)
     if tree is None:
         return None
     nodes = list(ast.walk(tree))  # breadth first with a queue: depth costs no stack
@@ -67,7 +67,7 @@ def python_uses(source: str) -> tuple[Use, ...] | None:
     return tuple(sorted(found, key=lambda use: (use.line, use.name)))
 
 
-def _parse(source: str) -> ast.Module | None:
+def parse_shallow(source: str) -> ast.Module | None:
     if not _is_shallow(source):
         return None
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 
+from codeact.efficiency.inputs.python_names import parse_shallow
 from codeact.efficiency.racing.rounds import Runner, Track
 from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import FunctionTests
@@ -14,6 +15,7 @@ _FEW = 2  # repeats, the first and the last: all that the driver asks answers of
 _APART = 4  # times more repeats than these, or nothing could be kept for long
 _TIMES, _SLACK_SECONDS = 2.0, 0.005  # what a busy machine adds to the few repeats
 _READINGS = 2
+_DOUBT = 0.1  # share of the empty program's time: decoding large inputs varies most
 _SURE = 8  # readings before a program is put out: on a busy machine two may both be 5 ms high
 
 REASON = (
@@ -47,9 +49,9 @@ def kept_state(track: Track, runner: Runner, et_seconds: float) -> Verdict | Non
             return net
         each = net / many
     allowed = _TIMES * max(each, 0.0) * few + _SLACK_SECONDS
-    net = _net_seconds(track, runner, few, _READINGS)
+    net = _net_seconds(track, runner, few, _READINGS, doubt=_DOUBT)
     if not isinstance(net, Verdict) and net > allowed:
-        net = _net_seconds(track, runner, few, _SURE)
+        net = _net_seconds(track, runner, few, _SURE, doubt=_DOUBT)
     if isinstance(net, Verdict):
         return net
     if net <= allowed or net - _import_seconds(track, runner.program) <= allowed:
@@ -59,8 +61,10 @@ def kept_state(track: Track, runner: Runner, et_seconds: float) -> Verdict | Non
     return Verdict("broken_protocol", reason, len(tests.calls), 0, None)
 
 
-def _net_seconds(track: Track, runner: Runner, repeats: int, readings: int) -> float | Verdict:
-    """Least net CPU time of a run with so many repeats, or how such a run failed."""
+def _net_seconds(
+    track: Track, runner: Runner, repeats: int, readings: int, *, doubt: float = 0.0
+) -> float | Verdict:
+    """Least CPU time of a run with so many repeats net of the empty program's, or how it failed."""
     some, none = [], []
     for _ in range(readings):
         none.append(track.read(Runner("", None, repeats)).cpu_seconds)
@@ -68,7 +72,7 @@ def _net_seconds(track: Track, runner: Runner, repeats: int, readings: int) -> f
         if not reading.verdict.passed:
             return reading.verdict
         some.append(reading.cpu_seconds)
-    return min(some) - min(none)
+    return min(some) - (1 + doubt) * min(none)
 
 
 def _import_seconds(track: Track, program: Program) -> float:
@@ -89,9 +93,8 @@ def _import_seconds(track: Track, program: Program) -> float:
 
 def _imports_of(source: str) -> str:
     """Every import statement of a program, also those in functions; empty if there is none."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = parse_shallow(source)
+    if tree is None:
         return ""
     names: dict[str, None] = {}
     for node in ast.walk(tree):
