@@ -54,7 +54,7 @@ class Sandbox:
             tier = choose_tier(external)
         self._tier = tier
         self.workers = workers
-        self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._slots: queue.LifoQueue[Slot] = queue.LifoQueue()  # the last one used is warm
         slots = [Slot(tier) for _ in range(workers)]
         for slot in slots:
             self._slots.put(slot)

@@ -319,6 +319,21 @@ def test_instructions_are_not_counted_unless_asked_for_or_when_it_takes_minutes(
     assert not meter.counted
 
 
+def test_what_noise_leaves_in_doubt_is_decided_by_instructions():
+    noisy = invented.InventedMeter()
+    costs = {
+        "less": invented.source(0.0100, noise=0.3, instructions=1000),
+        "more": invented.source(0.0105, noise=0.3, instructions=1050),
+    }
+    for trial in range(10):
+        options = RaceOptions(seed=trial)
+        _, found = run_race(costs, meter=noisy, options=options)
+        assert found["less"].rank == 1
+    apart = {**costs, "more": invented.source(0.0130, noise=0.3, instructions=10)}
+    _, found = run_race(apart)
+    assert found["less"].rank == 1  # 30 % are not in doubt, whatever is counted
+
+
 def standing(name, et, *, tmu=100.0, instructions=None, chars=10, sha="0"):
     return Standing(name, et, tmu, instructions, chars, sha)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from codeact.efficiency.racing.baselines import Net
 from codeact.efficiency.racing.field import Field, RaceOptions
 from codeact.efficiency.racing.measurements import REFERENCE, MeasuredCandidate, TaskRace
-from codeact.efficiency.racing.ranking import Standing, rank, tied
+from codeact.efficiency.racing.ranking import Standing, in_doubt, rank
 from codeact.efficiency.racing.rounds import BaselineFailedError, Runner, Track
 from codeact.sandbox.verdict import one_line
 
@@ -112,10 +112,11 @@ def _record(
 
 
 def _ranked(field: Field, records: list[MeasuredCandidate]) -> list[MeasuredCandidate]:
-    """Ranks those with metrics; instructions are counted where the first place is a tie."""
+    """Ranks those with metrics; instructions are counted where the first place is in doubt."""
     standings = [_standing(record) for record in records if record.et_seconds is not None]
-    counts = _counts(field, tied(standings))
-    places = rank(one._replace(instructions=counts.get(one.name)) for one in standings)
+    spread = field.spread_seconds()
+    counts = _counts(field, in_doubt(standings, spread))
+    places = rank((one._replace(instructions=counts.get(one.name)) for one in standings), spread)
     by_name = {place.name: (number, place.rule) for number, place in enumerate(places, start=1)}
     ranked = []
     for record in records:
@@ -126,7 +127,7 @@ def _ranked(field: Field, records: list[MeasuredCandidate]) -> list[MeasuredCand
 
 
 def _counts(field: Field, group: Sequence[Standing]) -> dict[str, int]:
-    """Instructions of each of a group that ties, empty unless all of them can be counted."""
+    """Instructions of each of a group in doubt, empty unless all of them can be counted."""
     wanted = field.options.instructions == "ties" and len(group) > 1
     if not wanted or max(one.et_seconds for one in group) > MAX_COUNTED_SECONDS:
         return {}

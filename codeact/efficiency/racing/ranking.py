@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 TIE = 1.03  # net CPU times within 3 % are one: minima of five rounds still vary by 1 to 2 %
+SPREADS_IN_DOUBT = 2.0  # a difference of two minima within so many spreads may be noise
+MOST_IN_DOUBT = 1.15  # beyond, instructions say less of time than time itself on a noisy machine
 INSTRUCTIONS_APART = 1.01  # instruction counts vary by 0.005 %, and differ by less for no reason
 TMU_APART = 1.03  # the integral of memory over CPU time varies by 3 %
 
@@ -30,16 +32,24 @@ class Place(NamedTuple):
     rule: TieRule | None
 
 
-def rank(standings: Iterable[Standing]) -> list[Place]:
+def rank(standings: Iterable[Standing], spread_seconds: float = 0.0) -> list[Place]:
     """All of them, best first.
 
-    Each place goes to one of those whose net CPU time is within 3 % of the least that is left,
-    chosen among them by :func:`break_tie`. The last place has no rule.
+    Each place goes to one of those whose net CPU time does not set them apart from the least that
+    is left: :func:`in_doubt` of it and counted, or :func:`tied` with it. :func:`break_tie` chooses
+    among them. The last place has no rule.
+
+    Args:
+        standings: In any order.
+        spread_seconds: Pooled spread of a run's CPU time per repetition.
     """
     left = list(standings)
     places: list[Place] = []
     while left:
-        first, rule = break_tie(tied(left))
+        group = in_doubt(left, spread_seconds)
+        if any(one.instructions is None for one in group):
+            group = tied(left)
+        first, rule = break_tie(group)
         left.remove(first)
         places.append(Place(first.name, rule if left else None))
     return places
@@ -49,6 +59,13 @@ def tied(standings: Sequence[Standing]) -> list[Standing]:
     """Those within 3 % of the least net CPU time."""
     least = min(one.et_seconds for one in standings)
     return [one for one in standings if one.et_seconds <= least * TIE]
+
+
+def in_doubt(standings: Sequence[Standing], spread_seconds: float) -> list[Standing]:
+    """Those, and those within two spreads of the least, as far as 15 %: to be counted."""
+    least = min(one.et_seconds for one in standings)
+    reach = min(least + SPREADS_IN_DOUBT * spread_seconds, least * MOST_IN_DOUBT)
+    return [one for one in standings if one.et_seconds <= max(least * TIE, reach)]
 
 
 def break_tie(group: Sequence[Standing]) -> tuple[Standing, TieRule]:
