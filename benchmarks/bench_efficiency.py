@@ -61,6 +61,10 @@ def order(tasks: Sequence[Task], sandbox: Sandbox, trials: int) -> None:
                 continue
             total += 1
             right += less.rank < more.rank
+            if less.rank > more.rank:
+                ratio = more.et_seconds / less.et_seconds
+                print(f"  {less.task_id}: wrong by {more.tie_rule}, seen {ratio - 1:+.1%}, "
+                      f"counts {less.instructions} and {more.instructions}")  # fmt: skip
             gaps.append(more.et_seconds / less.et_seconds - 1)
             for one, other in zip(less.samples, more.samples, strict=False):
                 singles += 1

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from codeact.sandbox.programs.program import Program
 
 FIRST_ROUNDS = 3
+SPREADS_IN_DOUBT = 2.0
+VARIATIONS_IN_DOUBT = 2.0
 DROP_BEYOND = 1.5  # times the best net CPU time after the first rounds
 SPREADS_APART = 3.0  # best and second are told apart when they differ by as many spreads
 _RESTARTS = 4  # somebody turns out faster than the one that the repeats were chosen for
@@ -115,6 +117,23 @@ class Field:
     def nets(self) -> dict[str, Net]:
         """Net metrics by candidate id, of those that have not failed."""
         return nets(self.runners, self.baselines)
+
+    def doubt_seconds(self) -> float:
+        """What noise may put between two that cost the same, in net CPU time of all tests once.
+
+        Two pooled spreads, or two coefficients of variation of the calibration times the gross
+        time of the best if that is more: noise is in all of a run, and net time a part of it.
+        """
+        found = self.nets()
+        if not found:
+            return 0.0
+        least = min(found, key=lambda name: found[name].et_seconds)
+        best = next(one for one in self.runners if one.name == least)
+        gross = min(sample.cpu_seconds for sample in best.samples) / best.repeats
+        return max(
+            SPREADS_IN_DOUBT * self.spread_seconds(),
+            VARIATIONS_IN_DOUBT * self.track.noise_cv * gross,
+        )
 
     def spread_seconds(self) -> float:
         """Pooled robust spread of those that have not failed."""
@@ -214,9 +233,10 @@ class Field:
         return self.repeats >= MAX_REPEATS or cost.spent_seconds >= 0.95 * MAX_RUN_SECONDS
 
     def _survivors(self) -> list[Runner]:
-        """Those within 1.5 times the best net CPU time, and the reference."""
+        """Those within 1.5 times the best net CPU time plus noise, and the reference."""
         found = self.nets()
-        limit = DROP_BEYOND * min((one.et_seconds for one in found.values()), default=0.0)
+        least = min((one.et_seconds for one in found.values()), default=0.0)
+        limit = DROP_BEYOND * least + self.doubt_seconds()
         return [one for one in self._alive() if one.stays or found[one.name].et_seconds <= limit]
 
     def _contenders(self, survivors: Sequence[Runner]) -> list[Runner]:

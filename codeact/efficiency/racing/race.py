@@ -29,11 +29,12 @@ def race(
 ) -> Raced:
     """Races those candidates of one task and language that passed.
 
-    Three rounds; who needs more than 1.5 times the best net CPU time drops out (the reference
-    never does, others are set against it); the rest runs up to ``options.rounds``; those that the
-    best does not beat by three pooled spreads, up to ``options.max_rounds``. All on one CPU, one
-    after the other, the empty program among them. Who is first must not keep anything between
-    repetitions (`kept_state.py`): it leaves the race, which begins anew without it.
+    Three rounds; who needs more than 1.5 times the best net CPU time, and more than noise may add
+    to that, drops out (the reference never does, others are set against it); the rest runs up to
+    ``options.rounds``; those that the best does not beat by three pooled spreads, up to
+    ``options.max_rounds``. All on one CPU, one after the other, the empty program among them. Who
+    is first must not keep anything between repetitions (`kept_state.py`): it leaves the race,
+    which begins anew without it.
 
     Args:
         track: Meter, task, language and CPU.
@@ -114,9 +115,9 @@ def _record(
 def _ranked(field: Field, records: list[MeasuredCandidate]) -> list[MeasuredCandidate]:
     """Ranks those with metrics; instructions are counted where the first place is in doubt."""
     standings = [_standing(record) for record in records if record.et_seconds is not None]
-    spread = field.spread_seconds()
-    counts = _counts(field, in_doubt(standings, spread))
-    places = rank((one._replace(instructions=counts.get(one.name)) for one in standings), spread)
+    doubt = field.doubt_seconds()
+    counts = _counts(field, in_doubt(standings, doubt))
+    places = rank((one._replace(instructions=counts.get(one.name)) for one in standings), doubt)
     by_name = {place.name: (number, place.rule) for number, place in enumerate(places, start=1)}
     ranked = []
     for record in records:

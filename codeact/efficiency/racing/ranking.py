@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 TIE = 1.03  # net CPU times within 3 % are one: minima of five rounds still vary by 1 to 2 %
-SPREADS_IN_DOUBT = 2.0  # a difference of two minima within so many spreads may be noise
-MOST_IN_DOUBT = 1.15  # beyond, instructions say less of time than time itself on a noisy machine
+MOST_IN_DOUBT = 1.5  # beyond, counts say less of time than time itself, however noisy the machine
 INSTRUCTIONS_APART = 1.01  # instruction counts vary by 0.005 %, and differ by less for no reason
 TMU_APART = 1.03  # the integral of memory over CPU time varies by 3 %
 
@@ -32,7 +31,7 @@ class Place(NamedTuple):
     rule: TieRule | None
 
 
-def rank(standings: Iterable[Standing], spread_seconds: float = 0.0) -> list[Place]:
+def rank(standings: Iterable[Standing], doubt_seconds: float = 0.0) -> list[Place]:
     """All of them, best first.
 
     Each place goes to one of those whose net CPU time does not set them apart from the least that
@@ -41,12 +40,12 @@ def rank(standings: Iterable[Standing], spread_seconds: float = 0.0) -> list[Pla
 
     Args:
         standings: In any order.
-        spread_seconds: Pooled spread of a run's CPU time per repetition.
+        doubt_seconds: Difference that noise may make.
     """
     left = list(standings)
     places: list[Place] = []
     while left:
-        group = in_doubt(left, spread_seconds)
+        group = in_doubt(left, doubt_seconds)
         if any(one.instructions is None for one in group):
             group = tied(left)
         first, rule = break_tie(group)
@@ -61,10 +60,10 @@ def tied(standings: Sequence[Standing]) -> list[Standing]:
     return [one for one in standings if one.et_seconds <= least * TIE]
 
 
-def in_doubt(standings: Sequence[Standing], spread_seconds: float) -> list[Standing]:
-    """Those, and those within two spreads of the least, as far as 15 %: to be counted."""
+def in_doubt(standings: Sequence[Standing], doubt_seconds: float) -> list[Standing]:
+    """Those, and those that noise may have put behind the least, as far as 50 %: to be counted."""
     least = min(one.et_seconds for one in standings)
-    reach = min(least + SPREADS_IN_DOUBT * spread_seconds, least * MOST_IN_DOUBT)
+    reach = min(least + doubt_seconds, least * MOST_IN_DOUBT)
     return [one for one in standings if one.et_seconds <= max(least * TIE, reach)]
 
 

@@ -47,12 +47,21 @@ class Runner:
 
 @dataclass(frozen=True)
 class Track:
-    """What all runs of a race share."""
+    """What all runs of a race share.
+
+    Args:
+        meter: Who runs and reads the clock.
+        task: The tests.
+        language: Of all programs.
+        core: The CPU, None without pinning.
+        noise_cv: By how much one and the same loop varied when the machine was calibrated.
+    """
 
     meter: Meter
     task: Task
     language: str
     core: int | None
+    noise_cv: float = 0.0
 
     def read(self, runner: Runner) -> Reading:
         """One measured run.

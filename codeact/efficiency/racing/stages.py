@@ -124,18 +124,18 @@ def run_races(work: Work, cores: Sequence[int], *, allow_noise: bool) -> None:
     done = work.raced().keys()
     units = [unit for unit in work.worklist.units if unit.name not in done]
     noise = work.noise()
+    if not units and noise and noise[-1].when == "after":
+        return
+    before = work.meter.noise("before", cores[0]) if units else noise[-1]
     if units:
-        before = work.meter.noise("before", cores[0])
         require_quiet(before, allow_noise=allow_noise)
         work.journal.append({"kind": "noise", "noise": asdict(before)})
-    elif noise and noise[-1].when == "after":
-        return
     batches = work.checked()
 
     def run(unit: Unit, core: int) -> dict[str, Any]:
         records = [one for number, _ in unit.batches() for one in batches[unit.name, number]]
         programs = {one.candidate_id: one.program for one in unit.contestants}
-        track = Track(work.meter, unit.task, unit.language, core)
+        track = Track(work.meter, unit.task, unit.language, core, before.cv)
         summary, records = race(track, records, programs, work.options)
         rows = [record_to_row(record) for record in records]
         return {"kind": "raced", "race": race_to_row(summary), "records": rows}
