@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 TIE = 1.03  # net CPU times within 3 % are one: minima of five rounds still vary by 1 to 2 %
-MOST_IN_DOUBT = 1.5  # beyond, counts say less of time than time itself, however noisy the machine
+MOST_IN_DOUBT = 2.0  # beyond, time itself says more than counts, however noisy the machine
 INSTRUCTIONS_APART = 1.01  # instruction counts vary by 0.005 %, and differ by less for no reason
 TMU_APART = 1.03  # the integral of memory over CPU time varies by 3 %
 
@@ -61,7 +61,7 @@ def tied(standings: Sequence[Standing]) -> list[Standing]:
 
 
 def in_doubt(standings: Sequence[Standing], doubt_seconds: float) -> list[Standing]:
-    """Those, and those that noise may have put behind the least, as far as 50 %: to be counted."""
+    """Those, and those that noise may have put behind the least, as far as twice it: to be counted."""
     least = min(one.et_seconds for one in standings)
     reach = min(least + doubt_seconds, least * MOST_IN_DOUBT)
     return [one for one in standings if one.et_seconds <= max(least * TIE, reach)]
