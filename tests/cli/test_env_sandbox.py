@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from codeact.cli import env_sandbox
-from codeact.sandbox import self_test, tiers, toolchains
+from codeact.sandbox import self_test, tiers
 from codeact.sandbox.cgroups import CgroupBases
+from codeact.sandbox.programs import toolchains
 from codeact.sandbox.self_test import Check
 from codeact.sandbox.tiers import Tier
 

@@ -61,7 +61,7 @@ def tied(standings: Sequence[Standing]) -> list[Standing]:
 
 
 def in_doubt(standings: Sequence[Standing], doubt_seconds: float) -> list[Standing]:
-    """Those, and those that noise may have put behind the least, as far as twice it: to be counted."""
+    """Those, and those that noise may have put behind the least, as far as twice its time."""
     least = min(one.et_seconds for one in standings)
     reach = min(least + doubt_seconds, least * MOST_IN_DOUBT)
     return [one for one in standings if one.et_seconds <= max(least * TIE, reach)]
