@@ -118,9 +118,8 @@ def test_memory_integral_follows_cpu_time_not_waiting(sandbox):
     busy = python(sandbox, hold + spin, sample_seconds=0.001)
     idle = python(sandbox, hold + spin + "time.sleep(0.5)\n", sample_seconds=0.001)
     assert busy.num_samples > 50
-    expected = 108 * 2**20 * busy.cpu_seconds
-    assert busy.memory_byte_seconds == pytest.approx(expected, rel=0.15)
-    assert idle.memory_byte_seconds == pytest.approx(busy.memory_byte_seconds, rel=0.2)
+    for run in (busy, idle):  # 0.8 s of CPU time with all of it, the rest while it grows
+        assert 100 * 2**20 * 0.79 < run.memory_byte_seconds < 112 * 2**20 * run.cpu_seconds
     assert idle.memory_byte_wall_seconds > busy.memory_byte_wall_seconds + 0.4 * 100 * 2**20
 
 
