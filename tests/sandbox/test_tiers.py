@@ -105,7 +105,7 @@ def test_something_else_called_bwrap(fake_bwrap: FakeBwrap) -> None:
         ("bwrap: setting up uid map: Permission denied", "AppArmor"),
         ("bwrap: No permissions to create new namespace, likely because", "seccomp=unconfined"),
         ("bwrap: Creating new namespace failed: Operation not permitted", "seccomp=unconfined"),
-        ("bwrap: Can't find source path /root/x: Permission denied", "TMPDIR"),
+        ("bwrap: Can't find source path /home/x: Permission denied", "TMPDIR"),
         ("bwrap: Can't mount proc on /newroot/proc: Operation not permitted", "systempaths"),
     ],
 )
