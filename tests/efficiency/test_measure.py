@@ -319,18 +319,6 @@ def f(n):
 """
 
 
-@pytest.fixture(scope="module")
-def sandbox():
-    from codeact.sandbox import Sandbox, SandboxUnavailable
-
-    try:
-        made = Sandbox(workers=2)
-    except SandboxUnavailable as error:
-        pytest.skip(f"not run: {error}")
-    with made:
-        yield made
-
-
 class Uncalibrated(SandboxMeter):
     """Calibrations take seconds and have a test of their own."""
 

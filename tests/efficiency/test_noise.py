@@ -79,18 +79,6 @@ def test_the_fingerprint_is_of_this_machine():
     assert host.tools == {"python": "Python 3"}
 
 
-@pytest.fixture(scope="module")
-def sandbox():
-    from codeact.sandbox import Sandbox, SandboxUnavailable
-
-    try:
-        made = Sandbox(workers=2)
-    except SandboxUnavailable as error:
-        pytest.skip(f"not run: {error}")
-    with made:
-        yield made
-
-
 def test_calibration_in_the_sandbox(sandbox):
     from codeact.efficiency.racing.noise import LOOP_SECONDS, NUM_TRIES, calibrate
 
