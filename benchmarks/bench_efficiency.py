@@ -19,11 +19,11 @@ from efficiency_pairs import pair_of, repeated, wrappable
 from harness import record
 
 from codeact.efficiency import measure
-from codeact.efficiency.inputs.tasks import Task, load_tasks
 from codeact.efficiency.racing.host import race_cores
 from codeact.sandbox import Limits, Sandbox
 from codeact.sandbox.execute import Measured, execute
 from codeact.sandbox.programs.program import Program
+from codeact.tasks.task_file import Task, load_tasks
 
 _SCRIPT = "bench_efficiency.py"
 

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import replace
 
 from codeact.efficiency.inputs.candidates import Candidate, candidate_id
-from codeact.efficiency.inputs.tasks import Task
+from codeact.tasks.task_file import Task
 
 # A reference called `count` times on copies of its arguments: 21 is 5 % more than 20.
 _WRAPPER = """

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from codeact.data.rows import read_rows
-from codeact.efficiency.inputs.code_blocks import extract_code
-from codeact.efficiency.inputs.tasks import Task, load_tasks
+from codeact.tasks.code_blocks import extract_code
+from codeact.tasks.task_file import Task, load_tasks
 
 
 class ListsForSets(ast.NodeTransformer):

@@ -1,12 +1,17 @@
-"""Shared fixtures: the device, the real data, the real model. Without a GPU, Triton interprets."""
+"""Shared fixtures: device, real data, real model, sandbox. Without a GPU, Triton interprets."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from codeact.sandbox import Sandbox
 
 if not torch.cuda.is_available():
     # Triton reads it when it is first imported, so before any test imports a kernel.
@@ -36,6 +41,19 @@ def data_folder() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"needs real rows: CODEACT_DATA is {folder}, which is no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """Where none holds, the tests that need one are not run, and never pass."""
+    from codeact.sandbox import Sandbox, SandboxUnavailable
+
+    try:
+        made = Sandbox(workers=2)
+    except SandboxUnavailable as error:
+        pytest.skip(f"not run: {error}")
+    with made:
+        yield made
 
 
 @pytest.fixture(scope="session")

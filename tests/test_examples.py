@@ -177,7 +177,7 @@ def test_the_recipes_of_candidates_are_some(tmp_path):
 
 
 def test_the_tasks_of_the_methods_page_are_some(tmp_path):
-    from codeact.efficiency import load_tasks
+    from codeact.tasks import load_tasks
 
     (text,) = blocks(METHODS, "jsonl")
     (tmp_path / "tasks.jsonl").write_text(text)

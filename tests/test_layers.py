@@ -17,10 +17,11 @@ RANKS = {
     **dict.fromkeys(["_C", "kernels", "errors", "files", "progress", "strict_yaml"], 0),
     "ops": 1,
     **dict.fromkeys(["data", "packing", "models", "sandbox"], 2),
-    **dict.fromkeys(["scoring", "selection", "efficiency", "training", "evaluation"], 3),
-    "pipeline": 4,
-    "cli": 5,
-    "__main__": 6,
+    "tasks": 3,
+    **dict.fromkeys(["scoring", "selection", "efficiency", "training", "evaluation"], 4),
+    "pipeline": 5,
+    "cli": 6,
+    "__main__": 7,
 }
 OPEN_TO_ALL = {
     "errors",

@@ -12,8 +12,8 @@ import typer
 from codeact.cli.options import Seed
 
 if TYPE_CHECKING:
-    from codeact.efficiency import Task
     from codeact.efficiency.generation.generate import GenerationSummary
+    from codeact.tasks import Task
 
 _Recipe = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="YAML with the models and how they are asked.")
@@ -72,8 +72,8 @@ def generate(
 
 def _load(tasks: str, limit: int | None, seed: int) -> list[Task]:
     """The tasks; in a sandbox if they do not load without, as HumanEval+ does not."""
-    from codeact.efficiency import load_tasks
-    from codeact.efficiency.inputs.task_rows import NeedsSandboxError
+    from codeact.tasks import load_tasks
+    from codeact.tasks.task_rows import NeedsSandboxError
 
     try:
         return load_tasks(tasks, limit=limit, seed=seed)

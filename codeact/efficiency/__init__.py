@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from codeact.efficiency.comparing.origin_metrics import origin_metrics
     from codeact.efficiency.generation.generate import generate_candidates
     from codeact.efficiency.inputs.candidates import Candidate, load_candidates
-    from codeact.efficiency.inputs.tasks import Task, load_tasks
     from codeact.efficiency.instruct.build import build_effi_instruct
     from codeact.efficiency.instruct.choose import choose
     from codeact.efficiency.racing.measure import measure
@@ -20,14 +19,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "Candidate": "inputs.candidates",
     "Measurements": "racing.measurements",
-    "Task": "inputs.tasks",
     "build_effi_instruct": "instruct.build",
     "choose": "instruct.choose",
     "compare_efficiency": "comparing.comparison",
     "compare_origins": "comparing.comparison",
     "generate_candidates": "generation.generate",
     "load_candidates": "inputs.candidates",
-    "load_tasks": "inputs.tasks",
     "measure": "racing.measure",
     "origin_metrics": "comparing.origin_metrics",
 }
@@ -35,14 +32,12 @@ _HOMES = {
 __all__ = [
     "Candidate",
     "Measurements",
-    "Task",
     "build_effi_instruct",
     "choose",
     "compare_efficiency",
     "compare_origins",
     "generate_candidates",
     "load_candidates",
-    "load_tasks",
     "measure",
     "origin_metrics",
 ]

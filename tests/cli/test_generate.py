@@ -93,7 +93,7 @@ def test_interrupted(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("codeact.efficiency.load_tasks", interrupt)
+    monkeypatch.setattr("codeact.tasks.load_tasks", interrupt)
     line = "generate {out}/here.yaml --tasks {out}/tasks.jsonl --output {out}/c.jsonl"
     done = codeact(line + more)
     assert done.status == 130

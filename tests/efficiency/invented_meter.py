@@ -32,7 +32,7 @@ HOST = Host("Invented CPU", 4, "6.0", "performance", "3.11.0", "0.1.0", "invente
 
 @dataclass(frozen=True)
 class Task:
-    """As `codeact.efficiency.inputs.tasks.Task`, which imports all of torch."""
+    """As `codeact.tasks.task_file.Task`, which imports all of torch."""
 
     id: str
     tests: FunctionTests

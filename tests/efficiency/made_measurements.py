@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from codeact.efficiency.inputs.candidates import Candidate
-from codeact.efficiency.inputs.tasks import Task
 from codeact.efficiency.racing.host import Host
 from codeact.efficiency.racing.measurements import MeasuredCandidate, Measurements, Sample, TaskRace
 from codeact.sandbox.tests import Call, FunctionTests
+from codeact.tasks.task_file import Task
 
 HOST = Host("Some CPU", 2, "6.1", "performance", "3.11.4", "0.1.0", "bwrap", "0.8.0", {"c": "12"})
 

@@ -18,9 +18,9 @@ from chat_server import ChatServer
 
 from codeact.efficiency.generation.generate import GenerationSummary, generate_candidates
 from codeact.efficiency.generation.recipe import CandidateRecipe
-from codeact.efficiency.inputs.tasks import Task
 from codeact.errors import InputError
 from codeact.sandbox.tests import Call, FunctionTests
+from codeact.tasks.task_file import Task
 
 KEY = "sk-very-secret"
 TESTS = FunctionTests("f", (Call((1,)),), (2,))

@@ -8,9 +8,9 @@ import pytest
 
 from codeact.efficiency import load_candidates
 from codeact.efficiency.inputs.candidates import candidate_id, read_candidates
-from codeact.efficiency.inputs.tasks import Task
 from codeact.errors import InputError
 from codeact.sandbox.tests import Call, FunctionTests, StdinTests
+from codeact.tasks.task_file import Task
 
 TASKS = [
     Task("a", "Double.", FunctionTests("f", (Call((1,)),), (2,)), None, prompt_code="def f(x):\n"),
@@ -99,7 +99,7 @@ def test_bad_rows(rows, message):
 def test_importing_loads_no_torch():
     code = (
         "import sys, codeact.efficiency.inputs.candidates, codeact.efficiency.inputs.filters\n"
-        "import codeact.efficiency.inputs.own_tasks, codeact.efficiency.inputs.evalplus_tasks\n"
+        "import codeact.tasks.own_tasks, codeact.tasks.evalplus_tasks\n"
         "print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -13,9 +13,9 @@ from codeact.efficiency.inputs.filters import (
     worldly_words,
 )
 from codeact.efficiency.inputs.python_names import python_uses
-from codeact.efficiency.inputs.tasks import Task, read_tasks
 from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Call, FunctionTests
+from codeact.tasks.task_file import Task, read_tasks
 
 TASK = Task("a", "Double a number.", FunctionTests("f", (Call((1,)), Call((2,))), (2, 4)), None)
 PLAIN = "def f(x):\n    return 2 * x\n"

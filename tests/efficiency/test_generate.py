@@ -18,9 +18,9 @@ from codeact.efficiency.generation.generate import generate_candidates
 from codeact.efficiency.generation.questions import sample_seed
 from codeact.efficiency.generation.recipe import CandidateRecipe
 from codeact.efficiency.inputs.candidates import load_candidates
-from codeact.efficiency.inputs.tasks import Task
 from codeact.errors import InputError
 from codeact.sandbox.tests import Call, FunctionTests
+from codeact.tasks.task_file import Task
 
 KEY = "sk-very-secret"
 TESTS = FunctionTests("f", (Call((1,)),), (2,))

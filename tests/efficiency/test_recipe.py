@@ -8,9 +8,9 @@ import pytest
 
 from codeact.efficiency.generation.recipe import CandidateRecipe, load_candidate_recipe
 from codeact.efficiency.generation.recipe_prompt import DEFAULT_PROMPT, render_prompt
-from codeact.efficiency.inputs.tasks import Task
 from codeact.errors import InputError
 from codeact.sandbox.tests import Call, FunctionTests, StdinTests
+from codeact.tasks.task_file import Task
 
 FUNCTION = FunctionTests("Solution().add", (Call((1, 2)),), (3,))
 

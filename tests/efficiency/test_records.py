@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from codeact.efficiency.inputs.candidates import Candidate
-from codeact.efficiency.inputs.code_blocks import extract_code
-from codeact.efficiency.inputs.tasks import Task
 from codeact.efficiency.instruct.records import assistant_message, fenced, user_message
 from codeact.sandbox.tests import Call, FunctionTests
+from codeact.tasks.code_blocks import extract_code
+from codeact.tasks.task_file import Task
 
 SOURCE = "def f(x):\n    return x\n"
 TASK = Task("t", "Return x.\n", FunctionTests("f", (Call((1,)),), (1,)), None)

@@ -189,10 +189,10 @@ ALIKE = [f'{{"int": "{number * (2**61 - 1):x}"}}' for number in range(1, 100_000
     ids=range(28),
 )
 def test_refuses_text_that_no_driver_writes(text: bytes | str, reason: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UnsupportedError, match=reason):
         decode(text)
-    assert time.perf_counter() - start < 1  # a number of a million digits would take seconds
+    assert time.process_time() - start < 2  # a number of a million digits would take seconds
 
 
 def test_text_of_digits_is_text() -> None:

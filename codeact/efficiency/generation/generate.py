@@ -16,7 +16,7 @@ from codeact.efficiency.generation.recipe import CandidateRecipe
 from codeact.progress import OnProgress
 
 if TYPE_CHECKING:
-    from codeact.efficiency.inputs.tasks import Task
+    from codeact.tasks.task_file import Task
 
 _LOG = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from codeact.efficiency.generation.recipe import CandidateRecipe, ModelEntry
 from codeact.efficiency.generation.recipe_prompt import render_prompt
 
 if TYPE_CHECKING:
-    from codeact.efficiency.inputs.tasks import Task
+    from codeact.tasks.task_file import Task
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from codeact.sandbox.tests import FunctionTests
 
 if TYPE_CHECKING:
-    from codeact.efficiency.inputs.tasks import Task
+    from codeact.tasks.task_file import Task
 
 # In the spirit of EffiCoder's prompt, which has a function completed and forbids changes to what
 # is given (arXiv:2410.10209); the words are our own.

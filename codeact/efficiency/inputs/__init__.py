@@ -1,1 +1,1 @@
-"""What is measured: tasks with tests, candidate solutions, and marks of unfit ones."""
+"""What is measured: candidate solutions, and marks of unfit ones."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from codeact.efficiency.inputs.code_blocks import complete_code, extract_code
-from codeact.efficiency.inputs.tasks import Task
 from codeact.errors import InputError
 from codeact.sandbox.programs.languages import canonical_language
+from codeact.tasks.code_blocks import complete_code, extract_code
+from codeact.tasks.task_file import Task
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from codeact.sandbox.tests import num_tests
 from codeact.sandbox.verdict import Verdict
 
 if TYPE_CHECKING:
-    from codeact.efficiency.inputs.tasks import Task
+    from codeact.tasks.task_file import Task
 
 _COMMENT = re.compile(r"//[^\n]*|/\*[\s\S]*?(?:\*/|\Z)")
 # Of Python that does not parse, or nests too deep to be parsed here, imports alone are read.

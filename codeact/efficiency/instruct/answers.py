@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Sequence
 
 from codeact.efficiency.inputs.candidates import Candidate
-from codeact.efficiency.inputs.tasks import Task
 from codeact.efficiency.racing.measurements import REFERENCE, MeasuredCandidate
 from codeact.errors import InputError
+from codeact.tasks.task_file import Task
 
 
 class AnswerBook:

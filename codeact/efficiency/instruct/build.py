@@ -26,8 +26,8 @@ from codeact.errors import InputError
 
 if TYPE_CHECKING:
     from codeact.efficiency.inputs.candidates import Candidate
-    from codeact.efficiency.inputs.tasks import Task
     from codeact.sandbox.sandbox import Sandbox
+    from codeact.tasks.task_file import Task
 
 MIN_GAP = 0.10
 MIN_SPREAD = round(TIE - 1, 9)  # answers that the race calls tied are no choice

@@ -6,11 +6,11 @@ import re
 from typing import Any
 
 from codeact.efficiency.inputs.candidates import Candidate
-from codeact.efficiency.inputs.code_blocks import code_blocks
-from codeact.efficiency.inputs.tasks import Task
 from codeact.efficiency.instruct.choose import Choice
 from codeact.efficiency.instruct.pairs import Pair
 from codeact.efficiency.racing.measurements import MeasuredCandidate
+from codeact.tasks.code_blocks import code_blocks
+from codeact.tasks.task_file import Task
 
 _BACKTICKS = re.compile(r"`{3,}")
 _FENCE_LINE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})", re.MULTILINE)

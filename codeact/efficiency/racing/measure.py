@@ -18,11 +18,11 @@ from codeact.errors import InputError
 
 if TYPE_CHECKING:
     from codeact.efficiency.inputs.candidates import Candidate
-    from codeact.efficiency.inputs.tasks import Task
     from codeact.efficiency.racing.meter import Meter
     from codeact.progress import OnProgress
     from codeact.sandbox.limits import Limits
     from codeact.sandbox.sandbox import Sandbox
+    from codeact.tasks.task_file import Task
 
 
 def measure(

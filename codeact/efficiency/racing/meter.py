@@ -13,9 +13,9 @@ from codeact.sandbox.tests import FunctionTests
 from codeact.sandbox.verdict import Status, Verdict
 
 if TYPE_CHECKING:
-    from codeact.efficiency.inputs.tasks import Task
     from codeact.sandbox.execute import Execution
     from codeact.sandbox.sandbox import Sandbox
+    from codeact.tasks.task_file import Task
 
 _SLACK = 2  # what passed within its limits once is not to fail for a clock that is a bit slower
 

@@ -12,10 +12,10 @@ from codeact.efficiency.racing.baselines import Net, net
 from codeact.efficiency.racing.measurements import Sample
 
 if TYPE_CHECKING:
-    from codeact.efficiency.inputs.tasks import Task
     from codeact.efficiency.racing.meter import Meter, Reading
     from codeact.sandbox.programs.program import Program
     from codeact.sandbox.verdict import Verdict
+    from codeact.tasks.task_file import Task
 
 MAD_TO_SD = 1.4826  # standard deviation of a normal distribution / median absolute deviation
 

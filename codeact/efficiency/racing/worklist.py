@@ -15,7 +15,7 @@ from codeact.sandbox.tests import num_tests
 
 if TYPE_CHECKING:
     from codeact.efficiency.inputs.candidates import Candidate
-    from codeact.efficiency.inputs.tasks import Task
+    from codeact.tasks.task_file import Task
 
 _BATCH_SIZE = 16  # candidates checked between two lines of the journal
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from codeact.efficiency.comparing.efficiency_comparison import EfficiencyComparison
 from codeact.efficiency.comparing.net_samples import relative_metrics
 from codeact.efficiency.inputs.candidates import Candidate
-from codeact.efficiency.inputs.tasks import Task
 from codeact.efficiency.instruct.choose import by_race, contestants
 from codeact.efficiency.instruct.effi_instruct import EffiInstruct
 from codeact.efficiency.racing.measurements import REFERENCE, MeasuredCandidate, Measurements
+from codeact.tasks.task_file import Task
 
 Key = tuple[str, str]  # task and language: one race
 

@@ -11,7 +11,6 @@ from typing import Any
 from codeact.efficiency.comparing.comparison import compare_origins
 from codeact.efficiency.comparing.efficiency_comparison import EfficiencyComparison
 from codeact.efficiency.inputs.candidates import Candidate, load_candidates
-from codeact.efficiency.inputs.tasks import Task, load_tasks
 from codeact.efficiency.instruct.build import MIN_GAP, MIN_SPREAD, build_effi_instruct
 from codeact.efficiency.instruct.choose import ChoiceRule
 from codeact.efficiency.racing.measure import measure
@@ -20,6 +19,7 @@ from codeact.errors import InputError
 from codeact.pipeline.efficiency.facts import EfficiencyFacts
 from codeact.progress import OnProgress
 from codeact.sandbox import Sandbox
+from codeact.tasks.task_file import Task, load_tasks
 
 MEASUREMENTS = "measurements.jsonl"
 

@@ -6,17 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from codeact.efficiency.inputs.answer_rules import has_several_answers, rule_of_statement, tolerance
-from codeact.efficiency.inputs.literals import UnreadableTestError
-from codeact.efficiency.inputs.task_tests import (
+from codeact.errors import InputError
+from codeact.sandbox.tests import FunctionTests, Rule
+from codeact.tasks.answer_rules import has_several_answers, rule_of_statement, tolerance
+from codeact.tasks.literals import UnreadableTestError
+from codeact.tasks.task_file import Task
+from codeact.tasks.task_tests import (
     AssertedCalls,
     called_name,
     check_crosses,
     read_asserts,
 )
-from codeact.efficiency.inputs.tasks import Task
-from codeact.errors import InputError
-from codeact.sandbox.tests import FunctionTests, Rule
 
 if TYPE_CHECKING:
     from codeact.sandbox.sandbox import Sandbox
@@ -63,7 +63,7 @@ def row_id(row: Any, place: str) -> str:
 
 
 def task_of_row(row: Mapping[str, Any], name: str, place: str, sandbox: Sandbox | None) -> Task:
-    """A row of any kind that :func:`codeact.efficiency.inputs.tasks.read_tasks` knows.
+    """A row of any kind that :func:`codeact.tasks.task_file.read_tasks` knows.
 
     Raises:
         UnreadableTestError: The row is of a known kind, but its tests cannot be used.
@@ -71,11 +71,11 @@ def task_of_row(row: Mapping[str, Any], name: str, place: str, sandbox: Sandbox 
         InputError: It is of no known kind, or a column is of the wrong type.
     """
     if all(column in row for column in _OWN):
-        from codeact.efficiency.inputs.own_tasks import own_task
+        from codeact.tasks.own_tasks import own_task
 
         return own_task(row, name, place)
     if all(column in row for column in _PLUS):
-        from codeact.efficiency.inputs.evalplus_tasks import evalplus_task
+        from codeact.tasks.evalplus_tasks import evalplus_task
 
         if sandbox is None:
             raise NeedsSandboxError(

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from codeact.efficiency import load_tasks
-from codeact.efficiency.inputs.own_tasks import write_tasks
-from codeact.efficiency.inputs.tasks import Skipped, Task, read_tasks
 from codeact.errors import InputError
 from codeact.sandbox.tests import BinaryTree, Call, FunctionTests, LinkedList, Rule, StdinTests
+from codeact.tasks import load_tasks
+from codeact.tasks.own_tasks import write_tasks
+from codeact.tasks.task_file import Skipped, Task, read_tasks
 
 OWN = {
     "id": "double",

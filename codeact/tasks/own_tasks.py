@@ -30,15 +30,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from codeact.efficiency.inputs.literals import UnreadableTestError
-from codeact.efficiency.inputs.task_rows import check_texts
-from codeact.efficiency.inputs.task_tests import check_crosses
-from codeact.efficiency.inputs.tasks import Task
 from codeact.errors import InputError
 from codeact.files import write_jsonl
 from codeact.sandbox.calls.values import UnsupportedError, encode, from_json
 from codeact.sandbox.programs.program import canonical_language
 from codeact.sandbox.tests import Call, FunctionTests, Rule, StdinTests, Tests
+from codeact.tasks.literals import UnreadableTestError
+from codeact.tasks.task_file import Task
+from codeact.tasks.task_rows import check_texts
+from codeact.tasks.task_tests import check_crosses
 
 _TEXTS = ("language", "entry_point", "prelude", "prompt_code", "reference", "result")
 _KNOWN = frozenset({"id", "instruction", "tests", "rule", *_TEXTS})
@@ -147,7 +147,7 @@ def _value(data: Any, index: int) -> Any:
 
 
 def write_tasks(tasks: Sequence[Task], path: str | Path) -> None:
-    """Write tasks in the format above; :func:`codeact.efficiency.load_tasks` reads them back.
+    """Write tasks in the format above; :func:`codeact.tasks.load_tasks` reads them back.
 
     So the canonical solutions of HumanEval+ and MBPP+ need to run only once.
     """

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeact.efficiency.inputs.literals import UnreadableTestError
 from codeact.errors import InputError
 from codeact.sandbox.tests import FunctionTests, Tests
+from codeact.tasks.literals import UnreadableTestError
 
 if TYPE_CHECKING:
     from codeact.sandbox.sandbox import Sandbox
@@ -103,7 +103,7 @@ def read_tasks(
       ``test_list``.
     - HumanEval+ and MBPP+ (``base_input``, ``plus_input``): they hold no answers, so the canonical
       solution runs in ``sandbox`` once for each task.
-    - Our own: ``id``, ``instruction``, ``tests`` (see :mod:`codeact.efficiency.inputs.own_tasks`).
+    - Our own: ``id``, ``instruction``, ``tests`` (see :mod:`codeact.tasks.own_tasks`).
 
     A row whose tests cannot be read, or whose canonical solution fails, is skipped with the reason:
     a task with half of its tests would let wrong answers pass.
@@ -120,7 +120,7 @@ def read_tasks(
             or a sandbox is needed and not given.
     """
     from codeact.data.rows import read_rows  # it loads torch, which measuring does without
-    from codeact.efficiency.inputs.task_rows import row_id, task_of_row
+    from codeact.tasks.task_rows import row_id, task_of_row
 
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from codeact.efficiency.inputs.code_blocks import code_blocks, complete_code, defines, extract_code
+from codeact.tasks.code_blocks import code_blocks, complete_code, defines, extract_code
 
 GOOD = "def f(x):\n    return x\n"
 

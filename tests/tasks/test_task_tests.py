@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from codeact.efficiency.inputs.answer_rules import has_several_answers, rule_of_statement
-from codeact.efficiency.inputs.literals import UnreadableTestError
-from codeact.efficiency.inputs.task_tests import called_name, check_crosses, read_asserts
 from codeact.sandbox.tests import BinaryTree, Call, LinkedList, Rule
+from codeact.tasks.answer_rules import has_several_answers, rule_of_statement
+from codeact.tasks.literals import UnreadableTestError
+from codeact.tasks.task_tests import called_name, check_crosses, read_asserts
 
 
 def one(condition: str):

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from codeact.efficiency.inputs.literals import (
+from codeact.sandbox.calls.values import UnsupportedError, encode, encode_call
+from codeact.sandbox.tests import Call
+from codeact.tasks.literals import (
     BUILDERS,
     UnreadableTestError,
     function_name,
@@ -15,8 +17,6 @@ from codeact.efficiency.inputs.literals import (
     read_literal,
     shown,
 )
-from codeact.sandbox.calls.values import UnsupportedError, encode, encode_call
-from codeact.sandbox.tests import Call
 
 _SAME = ("is_same_list", "is_same_tree")
 _SEQUENCES = ("list", "tuple")  # lists and tuples count alike (Rule.strict_types is False)

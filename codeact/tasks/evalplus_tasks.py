@@ -8,25 +8,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from codeact.efficiency.inputs.answer_rules import tolerance
-from codeact.efficiency.inputs.literals import UnreadableTestError
-from codeact.efficiency.inputs.task_rows import (
-    FLOAT_ABS_TOL,
-    FLOAT_REL_TOL,
-    check_texts,
-    header_before,
-)
-from codeact.efficiency.inputs.task_tests import (
-    asserted_arguments,
-    check_crosses,
-)
-from codeact.efficiency.inputs.tasks import Task
 from codeact.errors import InputError
 from codeact.sandbox.execute import call_outputs
 from codeact.sandbox.programs.languages import language_of
 from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import Call, FunctionTests, Rule
 from codeact.sandbox.verdict import Verdict
+from codeact.tasks.answer_rules import tolerance
+from codeact.tasks.literals import UnreadableTestError
+from codeact.tasks.task_file import Task
+from codeact.tasks.task_rows import (
+    FLOAT_ABS_TOL,
+    FLOAT_REL_TOL,
+    check_texts,
+    header_before,
+)
+from codeact.tasks.task_tests import (
+    asserted_arguments,
+    check_crosses,
+)
 
 if TYPE_CHECKING:
     from codeact.sandbox.sandbox import Sandbox

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import pytest
-
-from codeact.efficiency import load_tasks
-from codeact.efficiency.inputs.evalplus_tasks import restore_types
-from codeact.efficiency.inputs.own_tasks import write_tasks
-from codeact.efficiency.inputs.tasks import read_tasks
 from codeact.sandbox.tests import Call, FunctionTests, Rule
+from codeact.tasks import load_tasks
+from codeact.tasks.evalplus_tasks import restore_types
+from codeact.tasks.own_tasks import write_tasks
+from codeact.tasks.task_file import read_tasks
 
 
 def test_types_that_json_lost_come_back():
@@ -33,19 +31,6 @@ PLUS = {
     "plus_input": [[9], [2.25]],
     "atol": 0,
 }
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    from codeact.sandbox.sandbox import Sandbox
-    from codeact.sandbox.unavailable import SandboxUnavailable
-
-    try:
-        made = Sandbox(workers=1)
-    except SandboxUnavailable as error:
-        pytest.skip(f"not run: {error}")
-    with made:
-        yield made
 
 
 def test_canonical_solutions_answer_the_inputs(sandbox, tmp_path):
