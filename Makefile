@@ -15,8 +15,14 @@ CPP := $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu'
 demo: $(READY)
 	.venv/bin/codeact demo
 
+# Two processes, a file in one of them; then, alone, the tests that measure time.
+WORKERS ?= 2
 test: $(READY) bubblewrap
-	$(PY) -m pytest
+	@failed=0; \
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m 'not alone' -n $(WORKERS) --dist loadfile \
+	  --no-loadscope-reorder || failed=1; \
+	$(PY) -m pytest -q -m alone || failed=1; \
+	exit $$failed
 
 # The tests of the sandbox need bwrap. Without it they are reported as not run; the rest are run.
 bubblewrap:

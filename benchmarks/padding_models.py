@@ -36,8 +36,40 @@ TINY = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000,
     "max_position_embeddings": 8192, "tie_word_embeddings": True,
 }  # fmt: skip
-SHAPES = {"6.7b": DEEPSEEK_6_7B, "135m": SMOLLM2_135M, "tiny": TINY}
-SHAPE_NAMES = {"6.7b": "DeepSeek-Coder-6.7B", "135m": "SmolLM2-135M", "tiny": "tiny Llama"}
+# config.json of codellama/CodeLlama-7b-Python-hf, the other model of CodeACT's measurements.
+CODELLAMA_7B = {**DEEPSEEK_6_7B, "vocab_size": 32000}
+# config.json of Qwen/Qwen2.5-Coder-1.5B and -0.5B, without the biases of their projections.
+QWEN_1_5B = {
+    "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+    "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936,
+    "max_position_embeddings": 32768, "tie_word_embeddings": True,
+}  # fmt: skip
+QWEN_0_5B = {
+    "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+    "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936,
+    "max_position_embeddings": 32768, "tie_word_embeddings": True,
+}  # fmt: skip
+# For a CPU, to a quarter in width and fewer layers. A token's loss costs as large a share of its
+# layers as in the whole model, within a factor of two.
+DEEPSEEK_SMALL = {
+    "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 4,
+    "num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 1024,
+    "max_position_embeddings": 16384, "tie_word_embeddings": False,
+}  # fmt: skip
+QWEN_SMALL = {
+    "hidden_size": 256, "intermediate_size": 1280, "num_hidden_layers": 6,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 12000,
+    "max_position_embeddings": 32768, "tie_word_embeddings": True,
+}  # fmt: skip
+SHAPES = {
+    "6.7b": DEEPSEEK_6_7B, "codellama-7b": CODELLAMA_7B, "1.5b": QWEN_1_5B, "0.5b": QWEN_0_5B,
+    "135m": SMOLLM2_135M, "6.7b-small": DEEPSEEK_SMALL, "0.5b-small": QWEN_SMALL, "tiny": TINY,
+}  # fmt: skip
+SHAPE_NAMES = {
+    "6.7b": "DeepSeek-Coder-6.7B", "codellama-7b": "CodeLlama-7B", "1.5b": "Qwen2.5-Coder-1.5B",
+    "0.5b": "Qwen2.5-Coder-0.5B", "135m": "SmolLM2-135M", "6.7b-small": "small DeepSeek-Coder",
+    "0.5b-small": "small Qwen2.5-Coder", "tiny": "tiny Llama",
+}  # fmt: skip
 # Mean and sigma of a lognormal that pads as Evol-Instruct does in CodeACT's Table (54.4 %).
 EVOL_MEAN, EVOL_SIGMA = 500, 0.49
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from harness import Case, measure, record, report, short_count, short_time
 
+pytestmark = pytest.mark.alone
+
 
 def test_contenders_take_turns() -> None:
     calls: list[str] = []

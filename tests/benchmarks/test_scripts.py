@@ -7,8 +7,13 @@ from pathlib import Path
 
 import bench_packing
 import bench_padding
+import bench_training
+import numpy as np
 import pytest
 from harness import output_of_fresh_process
+from padding import Step
+
+from codeact.packing.cost import AttentionCost, ModelCost
 
 
 @pytest.mark.parametrize("section", ["packers", "windows", "balance", "collation", "masks"])
@@ -57,3 +62,19 @@ def test_padding_leaves_a_result_that_can_be_drawn_again(
     padding_picture.main()
     assert picture.stat().st_size > 10_000
     assert len(list(tmp_path.glob("*.jsonl"))) == 1
+
+
+def test_quick_training(capsys: pytest.CaptureFixture[str]) -> None:
+    bench_training.main(["--quick", "--no-record"])
+    printed = capsys.readouterr().out
+    assert "Dynamic Pack" in printed
+    assert "less time" in printed
+
+
+def test_padding_counts_as_work_and_packed_sequences_do_not_see_each_other() -> None:
+    cost = ModelCost(10.0, (AttentionCost(1, 1.0),))  # a pair costs 1, a token 10
+    seqlens = np.array([2, 4, 3])
+    padded = Step([np.array([0]), np.array([1])], 4, 6)
+    packed = Step([np.array([0, 1, 2])], 0, 9)
+    assert bench_training.flops_of(cost, [padded], seqlens) == 2 * (40 + 10)
+    assert bench_training.flops_of(cost, [packed], seqlens) == (20 + 3) + (40 + 10) + (30 + 6)

@@ -21,6 +21,8 @@ from codeact.efficiency.racing.noise import Noise
 from codeact.sandbox import Sandbox, SandboxUnavailable
 from codeact.sandbox.programs.toolchains import MissingCompiler, find_toolchain
 
+pytestmark = pytest.mark.alone
+
 # Work of about half a millisecond, and six times as much: no noise turns the order round.
 FAST = "def total(n):\n    return sum(range(n))\n"
 SLOW = "def total(n):\n    return sum([sum([k, 0]) for k in range(n)])\n"

@@ -18,6 +18,8 @@ from codeact.errors import InputError
 from codeact.sandbox.limits import Limits
 from codeact.sandbox.tests import Call, FunctionTests, StdinTests
 
+pytestmark = pytest.mark.alone
+
 
 def measured(tasks=None, candidates=None, meter=None, **options):
     if tasks is None:

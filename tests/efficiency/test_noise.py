@@ -15,6 +15,8 @@ from codeact.efficiency.racing.noise import (
     variation,
 )
 
+pytestmark = pytest.mark.alone
+
 
 def test_variation_is_sample_deviation_over_mean():
     seconds = [0.05, 0.052, 0.049, 0.061]

@@ -15,6 +15,8 @@ from codeact.sandbox.programs.program import Program
 from codeact.sandbox.tests import BinaryTree, Call, FunctionTests, LinkedList, Rule, StdinTests
 from codeact.sandbox.verdict import Verdict
 
+pytestmark = pytest.mark.alone
+
 SQUARE = FunctionTests("f", tuple(Call((x,)) for x in range(3)), (0, 1, 4))
 SHORT = Limits(wall_seconds=0.5, cpu_seconds=0.5, memory_bytes=96 * 2**20)
 

@@ -12,6 +12,8 @@ import pytest
 
 from codeact.sandbox import Limits, Sandbox
 
+pytestmark = pytest.mark.alone
+
 
 def python(sandbox: Sandbox, source: str, **options):
     """Run a source with the interpreter of /usr, which is there whatever runs the tests."""

@@ -8,6 +8,8 @@ from codeact.sandbox.programs.languages import MissingCompiler, find_toolchain
 from codeact.sandbox.programs.program import LANGUAGES, Program
 from codeact.sandbox.tests import Rule, StdinTests
 
+pytestmark = pytest.mark.alone
+
 # One program a language, compiled once: the sum of the numbers on standard input, or what the one
 # word there asks for.
 PROGRAMS = {

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from attacks.harness import MIB, attack, attack_in_c, nothing_left
 
 from codeact.sandbox import Sandbox
+
+pytestmark = pytest.mark.alone
 
 
 def test_row_39_work_in_children(arena: Sandbox) -> None:
