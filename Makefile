@@ -63,6 +63,7 @@ $(READY): pyproject.toml constraints.txt $(NATIVE)
 	test -x $(PY) || $(PYTHON) -m venv .venv || $(MAKE) --no-print-directory venv-without-ensurepip
 	$(PIP) install "$$(grep -m1 '^torch==' constraints.txt)"
 	$(PIP) install -c constraints.txt -e '.[dev,demo]'
+	$(PIP) install --no-deps "$$(grep -m1 '^evalplus==' constraints.txt)"
 	touch $(READY)
 
 # Debian ships venv without the pip that goes into it.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LONGEST_VALUE = 60
+_CLOSE_ENOUGH = 0.6  # difflib's own cutoff: "epoch" finds "epochs", "zzz" finds nothing
 
 
 class _Loader(yaml.SafeLoader):
@@ -89,6 +92,26 @@ def first_problem(error: ValidationError) -> tuple[ErrorDetails, str]:
     elif problem["type"] == "string_pattern_mismatch":
         rule = "must be letters, digits, '.', '-' and '_', beginning with a letter or digit"
     return problem, rule
+
+
+def suggestion(key: str, known: Sequence[str]) -> str:
+    """What to say after an unknown key: the nearest known one, or those of its section.
+
+    Near is a key by its whole dotted name, or by its last part in another section.
+    """
+    leaf = key.rpartition(".")[2]
+
+    def likeness(candidate: str) -> float:
+        whole = difflib.SequenceMatcher(None, key, candidate).ratio()
+        last = difflib.SequenceMatcher(None, leaf, candidate.rpartition(".")[2]).ratio()
+        return max(whole, 0.95 * last)  # at a tie the same section wins
+
+    best = max(known, key=likeness)
+    if likeness(best) >= _CLOSE_ENOUGH:
+        return f"; did you mean {best}?"
+    section = key.rpartition(".")[0]
+    inside = [name for name in known if name.rpartition(".")[0] == section]
+    return f"; known are {', '.join(inside)}" if inside else ""
 
 
 def shown(value: object) -> str:

@@ -38,7 +38,7 @@ def tune(subset: Examples, model: str | Path, output: Path) -> TrainResult:
     # Few rows are few steps, and a warm-up would take the first of them at a rate of 0.
     config = TrainConfig(epochs=1, learning_rate=2e-5, warmup_ratio=0.0, accumulation=1)
     with tempfile.TemporaryDirectory() as scratch:
-        result = fine_tune(loaded.model, tokenized, plan, config, scratch=Path(scratch))
+        result = fine_tune(loaded.model, tokenized, plan, config, folder=Path(scratch))
     loaded.model.save_pretrained(output)
     loaded.tokenizer.save_pretrained(output)
     return result

@@ -11,11 +11,13 @@ import typer
 from typer.main import get_command
 
 from codeact.cli import (
+    compare,
     decontaminate,
     deduplicate,
     demo,
     embed,
     env,
+    evaluate,
     generate,
     influence,
     measure,
@@ -30,7 +32,7 @@ from codeact.errors import InputError
 
 _MODULES = (
     demo, run, score, embed, influence, generate, measure, select, pack, train,
-    decontaminate, deduplicate, report, env
+    evaluate, compare, decontaminate, deduplicate, report, env
 )  # fmt: skip
 _VERBS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 _NO_SANDBOX = 3
@@ -89,7 +91,7 @@ def _resumes(words: Sequence[str]) -> bool:
     if "--no-resume" in words:
         return False
     to_file = any(word.partition("=")[0] in ("--output", "--embeddings") for word in words)
-    return words[0] in ("demo", "run") or (
+    return words[0] in ("demo", "run", "train", "evaluate") or (
         words[0] in ("score", "influence", "generate", "measure") and to_file
     )
 

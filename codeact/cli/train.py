@@ -1,19 +1,17 @@
-"""``codeact train``: fine-tune on a set, packed."""
+"""``codeact train``: fine-tune on a set, packed, and say what it costs before and after."""
 
 from __future__ import annotations
 
 import json
-import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codeact.cli.options import Column, Data, Device, Dtype, Model, Seed
+from codeact.cli.options import Column, Data, Device, Dtype, Model
 
 if TYPE_CHECKING:
-    from codeact.training import TrainResult
+    from codeact.training import TrainConfig
 
 
 def train(
@@ -21,85 +19,119 @@ def train(
     *,
     model: Model,
     output: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="New folder for the fine-tuned model.")
-    ],
-    epochs: Annotated[float, typer.Option(metavar="X", help="Passes over the data.")] = 3.0,
-    learning_rate: Annotated[float, typer.Option(metavar="X", help="Peak learning rate.")] = 5e-5,
-    capacity: Annotated[int, typer.Option(metavar="N", help="Tokens a bin may hold.")] = 2048,
+        Path | None, typer.Option(metavar="FOLDER", help="New folder for the fine-tuned model.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML with the keys of TrainConfig.")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A paper's settings: codeact, code-less or efficoder."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="full, lora or qlora.")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(metavar="X", help="Passes over the data: 3.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Peak learning rate: 5e-5.")
+    ] = None,
+    capacity: Annotated[
+        int | None, typer.Option(metavar="N", help="Tokens a bin may hold: 2048.")
+    ] = None,
     accumulation: Annotated[
-        int, typer.Option(metavar="N", help="Bins an optimizer step holds.")
-    ] = 4,
+        int | None, typer.Option(metavar="N", help="Bins an optimizer step holds: 4.")
+    ] = None,
     max_steps: Annotated[
         int | None, typer.Option(metavar="N", help="Stop after so many steps.")
     ] = None,
     gradient_checkpointing: Annotated[
-        bool, typer.Option(help="Recompute activations to save memory.")
+        bool | None,
+        typer.Option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            help="Recompute activations to save memory.",
+        ),
+    ] = None,
+    save_steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Optimizer steps between checkpoints.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")
+    ] = True,
+    full_set: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="What DATA was selected from, to compare costs with."),
+    ] = None,
+    dpo: Annotated[
+        bool, typer.Option("--dpo", help="DATA holds pairs, as codeact measure writes them.")
+    ] = False,
+    beta: Annotated[
+        float, typer.Option(metavar="X", help="How strongly --dpo holds on to the start.")
+    ] = 0.1,
+    forecast_only: Annotated[
+        bool, typer.Option("--forecast-only", help="Predict time and memory, and stop.")
     ] = False,
     column: Column = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
-    seed: Seed = 42,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of everything random: 42.")
+    ] = None,
 ) -> None:
     """Fine-tune a model on packed rows.
 
-    Rows longer than the capacity are cut, and counted in the summary that goes to stdout as JSON.
+    Options override --config, which overrides --preset. Rows longer than the capacity are cut.
+    What it will cost and what it cost goes to stderr; a summary to stdout as JSON. With
+    --save-steps, the same command goes on where it stopped. Under torchrun or accelerate launch it
+    trains on all ranks.
     """
     from codeact.cli import checks
-    from codeact.cli.allocator import keep_freed_memory
-    from codeact.cli.display import progress_bar
-    from codeact.cli.quiet import quiet_models
-    from codeact.errors import InputError
-    from codeact.files import replacing_folder
 
-    checks.check_positive(epochs=epochs, learning_rate=learning_rate)
-    checks.check_at_least(1, capacity=capacity, accumulation=accumulation, max_steps=max_steps)
-    checks.check_seed(seed)
-    checks.check_new_folder(output)
+    given = {
+        "method": method, "epochs": epochs, "learning_rate": learning_rate, "capacity": capacity,
+        "accumulation": accumulation, "max_steps": max_steps, "save_steps": save_steps,
+        "gradient_checkpointing": gradient_checkpointing, "seed": seed,
+    }  # fmt: skip
+    _check(given, output, beta=beta, forecast_only=forecast_only)
     columns = checks.parse_columns(column)
-    with tempfile.TemporaryDirectory() as scratch, progress_bar("Train", "steps") as on_progress:
-        keep_freed_memory()
-        quiet_models()
-        from codeact.data import load_examples, tokenize_examples
-        from codeact.models import load_model
-        from codeact.packing import plan_bins
-        from codeact.training import TrainConfig, fine_tune
+    from codeact.cli.quiet import quiet_models
 
-        config = TrainConfig(
-            epochs=epochs, learning_rate=learning_rate, accumulation=accumulation,
-            max_steps=max_steps, gradient_checkpointing=gradient_checkpointing, seed=seed,
-        )  # fmt: skip
-        examples = load_examples(data, columns=columns)
-        loaded = load_model(model, device=device, dtype=dtype)
-        tokenized = tokenize_examples(examples, loaded.tokenizer, max_length=capacity)
-        subset = tokenized.select(tokenized.num_response_tokens.nonzero()[0])
-        if not len(subset):
-            raise InputError(
-                f"none of the {len(examples)} rows of {data} has an answer that begins within "
-                f"--capacity = {capacity} tokens"
-            )
-        plan = plan_bins(subset.seqlens, capacity, seed=seed)
-        result = fine_tune(
-            loaded.model,
-            subset,
-            plan,
-            config,
-            scratch=Path(scratch),
-            on_step=lambda step, total: on_progress(step.step, total),
-        )
-    with replacing_folder(output) as folder:
-        loaded.model.save_pretrained(folder)
-        loaded.tokenizer.save_pretrained(folder)
-    rows = dict(Counter(tokenized.status))
-    print(json.dumps({"rows": rows, "fill": plan.fill, **_summary(result)}, indent=2))
+    quiet_models()
+    from codeact.cli.train_run import TrainJob, run_job
+
+    job = TrainJob(
+        data, model, output, _config(config, preset, given), columns=columns, device=device,
+        dtype=dtype, resume=resume, full_set=full_set, beta=beta if dpo else None,
+        forecast_only=forecast_only,
+    )  # fmt: skip
+    summary = run_job(job)
+    if summary is not None:  # ranks but the first one say nothing
+        print(json.dumps(summary, indent=2))
 
 
-def _summary(result: TrainResult) -> dict[str, Any]:
-    return {
-        "num_steps": len(result.steps),
-        "num_tokens": result.num_tokens,
-        "seconds": result.seconds,
-        "tokens_per_second": result.tokens_per_second,
-        "peak_mib": result.peak_mib,
-        "first_loss": result.steps[0].loss,
-        "last_loss": result.steps[-1].loss,
-    }
+def _check(given: dict[str, Any], output: Path | None, *, beta: float, forecast_only: bool) -> None:
+    """What can be refused before anything is loaded, by the names of the options."""
+    from codeact.cli import checks
+    from codeact.errors import InputError
+
+    numbers = {name: given[name] for name in ("epochs", "learning_rate") if given[name] is not None}
+    checks.check_positive(**numbers, beta=beta)
+    counts = ("capacity", "accumulation", "max_steps", "save_steps")
+    checks.check_at_least(1, **{name: given[name] for name in counts})
+    if given["seed"] is not None:
+        checks.check_seed(given["seed"])
+    if given["method"] is not None:
+        checks.check_choice("--method", given["method"], ("full", "lora", "qlora"))
+    if output is not None:
+        checks.check_new_folder(output)
+    elif not forecast_only:
+        raise InputError("--output is needed: a new folder for the fine-tuned model")
+
+
+def _config(path: Path | None, preset: str | None, given: dict[str, Any]) -> TrainConfig:
+    """Only the options that were given override the file and the preset."""
+    from codeact.training import load_train_config
+
+    overrides = {name: value for name, value in given.items() if value is not None}
+    return load_train_config(path, preset=preset, overrides=overrides)

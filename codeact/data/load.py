@@ -9,16 +9,8 @@ from typing import Any
 from codeact.data.example import Example, Examples, Message
 from codeact.data.rows import read_rows
 from codeact.data.schema import Schema, find_ids, find_schema, type_name
+from codeact.data.turns import cell, read_turn, text_of, wrong_type
 from codeact.errors import InputError
-
-_ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-}
 
 
 def load_examples(
@@ -72,66 +64,32 @@ def load_examples(
 
 def _read_messages(row: Mapping[str, Any], schema: Schema, place: str) -> tuple[Message, ...]:
     if schema.messages is not None:
-        turns = _cell(row, schema.messages, place)
+        turns = cell(row, schema.messages, place)
         if not isinstance(turns, Sequence) or isinstance(turns, str):
-            raise _wrong_type(place, schema.messages, "a list of turns", turns)
+            raise wrong_type(place, schema.messages, "a list of turns", turns)
         messages = tuple(
-            _read_turn(turn, f"{place}: {schema.messages}[{i}]") for i, turn in enumerate(turns)
+            read_turn(turn, f"{place}: {schema.messages}[{i}]") for i, turn in enumerate(turns)
         )
         if not any(message.role == "assistant" for message in messages):
             raise InputError(f"{place}: {schema.messages} must hold an assistant turn, got none")
         return messages
-    instruction = _text(_cell(row, schema.instruction, place), place, schema.instruction)
+    instruction = text_of(cell(row, schema.instruction, place), place, schema.instruction)
     if schema.input is not None:
         # A row may lack the optional column; only the pair is required of every row.
-        extra = _text(row.get(schema.input), place, schema.input)
+        extra = text_of(row.get(schema.input), place, schema.input)
         instruction = f"{instruction}\n{extra}" if extra.strip() else instruction
     if not schema.response:
         return Message("user", instruction), Message("assistant", "")
-    response = _response_text(_cell(row, schema.response, place), place, schema.response)
+    response = _response_text(cell(row, schema.response, place), place, schema.response)
     return Message("user", instruction), Message("assistant", response)
-
-
-def _read_turn(turn: Any, place: str) -> Message:
-    if not isinstance(turn, Mapping):
-        raise InputError(f"{place}: must be an object, got {type_name(turn)}")
-    role_key, text_key = ("from", "value") if "from" in turn else ("role", "content")
-    role = _cell(turn, role_key, place)
-    if not isinstance(role, str) or role.lower() not in _ROLES:
-        raise InputError(f"{place}: {role_key} must be of {', '.join(_ROLES)}, got {role!r}")
-    return Message(_ROLES[role.lower()], _text(_cell(turn, text_key, place), place, text_key))
-
-
-def _cell(row: Mapping[str, Any], column: str, place: str) -> Any:
-    if column not in row:
-        raise InputError(
-            f"{place}: no field {column!r}, got {', '.join(map(str, row)) or 'an empty object'}"
-        )
-    return row[column]
-
-
-def _text(value: Any, place: str, column: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise _wrong_type(place, column, "a string", value)
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value
 
 
 def _response_text(value: Any, place: str, column: str) -> str:
     if isinstance(value, Mapping):
-        files = {name: _text(text, place, column) for name, text in value.items()}
+        files = {name: text_of(text, place, column) for name, text in value.items()}
         if len(files) == 1:
             return next(iter(files.values()))
         return "\n\n".join(f"`{name}`\n```\n{text}\n```" for name, text in files.items())
     if isinstance(value, list):
-        return _text(value[0], place, column) if value else ""
-    return _text(value, place, column)
-
-
-def _wrong_type(place: str, column: str, wanted: str, value: Any) -> InputError:
-    return InputError(f"{place}: {column} must be {wanted}, got {type_name(value)}")
+        return text_of(value[0], place, column) if value else ""
+    return text_of(value, place, column)

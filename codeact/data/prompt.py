@@ -39,21 +39,21 @@ class Rendering(NamedTuple):
     empty_instruction: bool
 
 
-def make_renderer(tokenizer: PreTrainedTokenizerBase) -> Callable[[Example], Rendering]:
-    """A function that renders examples with the tokenizer's chat template, or the plain one.
+Template = Callable[[Sequence[Message], bool], str]
+
+
+def make_template(tokenizer: PreTrainedTokenizerBase) -> Template:
+    """``(turns, generation prompt or not) -> text`` by the chat template, or the plain one.
 
     Raises:
-        InputError: The tokenizer has neither a chat template nor an EOS token. The returned
-            function raises it for a conversation that the template rejects, and for a template
-            that is not prefix-stable.
+        InputError: The tokenizer has neither a chat template nor an EOS token.
     """
-    name = tokenizer.name_or_path or type(tokenizer).__name__
     options: dict[str, Any] = {}
     if not tokenizer.chat_template:
         if tokenizer.eos_token is None:
             raise InputError(
                 "tokenizer must have a chat template or an EOS token to end a response with, "
-                f"{name} has neither"
+                f"{name_of(tokenizer)} has neither"
             )
         first = tokenizer("a")["input_ids"][0]
         adds_bos = tokenizer.bos_token is not None and first == tokenizer.bos_token_id
@@ -70,6 +70,24 @@ def make_renderer(tokenizer: PreTrainedTokenizerBase) -> Callable[[Example], Ren
             **options,
         )
         return str(text)
+
+    return apply
+
+
+def name_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What an error calls it."""
+    return tokenizer.name_or_path or type(tokenizer).__name__
+
+
+def make_renderer(tokenizer: PreTrainedTokenizerBase) -> Callable[[Example], Rendering]:
+    """A function that renders examples with the tokenizer's chat template, or the plain one.
+
+    Raises:
+        InputError: The tokenizer has neither a chat template nor an EOS token. The returned
+            function raises it for a conversation that the template rejects, and for a template
+            that is not prefix-stable.
+    """
+    apply, name = make_template(tokenizer), name_of(tokenizer)
 
     def render(example: Example) -> Rendering:
         from jinja2 import TemplateError  # comes with every chat template
@@ -93,7 +111,7 @@ class _UnstableTemplateError(Exception):
     """A longer conversation does not begin with the rendering of a shorter one."""
 
 
-def _render(example: Example, apply: Callable[[Sequence[Message], bool], str]) -> Rendering:
+def _render(example: Example, apply: Template) -> Rendering:
     turns = example.messages
     speaking = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     text, spans = "", []
@@ -120,7 +138,7 @@ def _prompt_length(
     before: Sequence[Message],
     whole: str,
     content: str,
-    apply: Callable[[Sequence[Message], bool], str],
+    apply: Template,
 ) -> int:
     """Where the answer begins in ``whole``."""
     if not before:  # transformers cannot render an empty conversation

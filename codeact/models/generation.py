@@ -13,7 +13,7 @@ import torch
 from codeact.models.generation_alone import continue_alone
 from codeact.models.generation_batches import CachedRows, why_not_packed
 from codeact.models.generation_choice import Sampling
-from codeact.models.generation_loop import Generated, GenerationLoop, Prompt
+from codeact.models.generation_loop import Completes, Generated, GenerationLoop, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,6 +42,7 @@ def generate(
     eos_token_ids: frozenset[int],
     max_rows: int | None = None,
     cache_tokens: int | None = None,
+    completes: Completes | None = None,
 ) -> Iterator[Generated]:
     """Continue prompts; results come as they are done, not in the order of the prompts.
 
@@ -63,6 +64,8 @@ def generate(
         max_rows: Sequences that grow together; None is 32 on a CPU and 256 on a GPU.
         cache_tokens: Rows times the width they may reach; one sequence runs even above it. None is
             2 GiB of keys and values on a CPU, and 40 % of the free memory of a GPU.
+        completes: Asked after every token with all new tokens of its sequence; True ends it there,
+            the last token included.
 
     Yields:
         One result for each seed of each prompt.
@@ -77,9 +80,9 @@ def generate(
         return
     if reason := why_not_packed(model):
         _LOG.warning("one sequence at a time, as prompts cannot be packed: %s", reason)
-        yield from _one_by_one(model, prompts, limits, sampling, eos_token_ids)
+        yield from _one_by_one(model, prompts, limits, sampling, eos_token_ids, completes)
         return
-    loop = GenerationLoop(model, prompts, limits, sampling, eos_token_ids)
+    loop = GenerationLoop(model, prompts, limits, sampling, eos_token_ids, completes)
     yield from loop.run(*_room(model, max_rows, cache_tokens))
 
 
@@ -120,18 +123,20 @@ def _one_by_one(
     limits: Sequence[int],
     sampling: Sampling,
     eos_token_ids: frozenset[int],
+    completes: Completes | None,
 ) -> Iterator[Generated]:
     for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
         for sample, seed in enumerate(prompt.seeds):
             begin = time.perf_counter()
             token_ids = continue_alone(
-                model, prompt.input_ids, seed, limit, sampling, eos_token_ids
+                model, prompt.input_ids, seed, limit, sampling, eos_token_ids, completes
             )
-            stopped = bool(token_ids) and token_ids[-1] in eos_token_ids
+            at_eos = bool(token_ids) and token_ids[-1] in eos_token_ids
+            complete = at_eos or (completes is not None and completes(token_ids))
             yield Generated(
                 index,
                 sample,
-                token_ids[:-1] if stopped else token_ids,
-                "stop" if stopped else "length",
+                token_ids[:-1] if at_eos else token_ids,
+                "stop" if complete else "length",
                 time.perf_counter() - begin,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ def continue_alone(
     limit: int,
     sampling: Sampling,
     eos_token_ids: frozenset[int],
+    completes: Callable[[list[int]], bool] | None = None,
 ) -> list[int]:
     """New tokens after ``input_ids``, an EOS token at the end included.
 
@@ -42,6 +44,11 @@ def continue_alone(
         only = torch.full_like(logits, float("-inf"))
         return only.scatter(1, choose_tokens(logits, drawn, sampling)[:, None], 0.0)
 
+    def complete_alone(so_far: Tensor, logits: Tensor) -> Tensor:
+        new = so_far[0, prompt.shape[1] :].tolist()
+        done = completes is not None and completes(new)
+        return torch.tensor([done], device=so_far.device)
+
     # transformers fills what is None here from the model's own: these two would change logits.
     config = GenerationConfig(
         do_sample=False,
@@ -61,6 +68,7 @@ def continue_alone(
             attention_mask=torch.ones_like(prompt),
             generation_config=config,
             logits_processor=[chosen_alone],
+            stopping_criteria=[complete_alone],
         )
     finally:
         model.set_attn_implementation(implementation)

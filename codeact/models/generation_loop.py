@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -23,6 +23,9 @@ _PREFILL_TOKENS = (2048, 16384)  # of one flat pass over prompts: bounds its act
 # Prompts join when this share of the rows is free: each time stops all others for a prefill.
 _JOIN_SHARE = 0.25
 
+Completes = Callable[[list[int]], bool]
+"""Whether the new tokens of a sequence already hold its end, as where a stop string stands."""
+
 
 class Prompt(NamedTuple):
     """What is to be continued, once for each of the seeds; at temperature 0 they do nothing."""
@@ -38,7 +41,8 @@ class Generated(NamedTuple):
         prompt: Index of the prompt.
         sample: Index into its seeds.
         token_ids: New tokens, without the EOS token.
-        finish: ``"stop"`` at an EOS token, ``"length"`` where it was cut.
+        finish: ``"stop"`` at an EOS token or where ``completes`` said so, ``"length"`` where it
+            was cut.
         seconds: Wall time from the reading of its prompt to its last token, in a batch with others.
     """
 
@@ -80,9 +84,11 @@ class GenerationLoop:
         limits: Sequence[int],
         sampling: Sampling,
         eos_token_ids: frozenset[int],
+        completes: Completes | None = None,
     ) -> None:
         self.model, self.prompts, self.limits = model, prompts, limits
         self.sampling, self.eos_token_ids = sampling, eos_token_ids
+        self.completes = completes
         self.rows: list[_Row] = []
         self.cached: CachedRows | None = None
         self.logits: Tensor | None = None
@@ -165,6 +171,7 @@ class GenerationLoop:
             stopped = token in self.eos_token_ids
             if not stopped:
                 row.token_ids.append(token)
+                stopped = self.completes is not None and self.completes(row.token_ids)
             if not stopped and len(row.token_ids) < row.limit:
                 alive.append(number)
                 continue

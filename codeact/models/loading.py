@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+Quantization = Literal["nf4"]
 
 
 class LoadedModel(NamedTuple):
@@ -55,6 +57,7 @@ def load_model(
     attn_backend: str = "auto",
     adapter: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    quantization: Quantization | None = None,
 ) -> LoadedModel:
     """Load a causal language model from a local folder or a Hugging Face id.
 
@@ -71,11 +74,14 @@ def load_model(
             that its weights can be named apart. They are float32, as PEFT trains them.
         tokenizer: folder or id to take the tokenizer of; None is ``name_or_path``. (Checkpoints of
             a training are often written without one.)
+        quantization: ``"nf4"`` stores the linear layers but the output projection in 4 bits, by
+            bitsandbytes (NormalFloat with double quantisation, arXiv:2305.14314), and computes in
+            ``dtype``; None leaves them. Such a model trains adapters only.
 
     Raises:
         InputError: no such folder or id, no config, no weights, or no tokenizer in it; no such
-            backend, none for this device, or one beside another ``attn_implementation``; PEFT is
-            not installed, or the adapter is none, or of a model of other shapes.
+            backend, none for this device, or one beside another ``attn_implementation``; PEFT or
+            bitsandbytes is not installed, or the adapter is none, or of a model of other shapes.
         ImportError: the backend is not installed.
     """
     from safetensors import SafetensorError
@@ -95,6 +101,7 @@ def load_model(
             dtype=weights,
             attn_implementation=attn_implementation,
             output_loading_info=True,
+            **_quantized(quantization, weights, placed),
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model {source!r} cannot be loaded: {_first_line(error)}") from error
@@ -108,6 +115,28 @@ def load_model(
         model = _with_adapter(model, source, weights_file.parent)
     placed_model: PreTrainedModel = torch.nn.Module.to(model, placed).eval()
     return LoadedModel(placed_model, words)
+
+
+def _quantized(
+    quantization: Quantization | None, dtype: torch.dtype, device: torch.device
+) -> dict[str, Any]:
+    """What ``from_pretrained`` takes to load 4-bit weights."""
+    if quantization is None:
+        return {}
+    if quantization != "nf4":
+        raise InputError(f"quantization must be nf4 or None, got {quantization!r}")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("quantization = nf4 needs bitsandbytes: pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    # Weights are quantised where they are loaded.
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _checked_adapter(adapter: str | Path) -> Path:
@@ -188,11 +217,11 @@ def _checked_attention(attn_implementation: str, attn_backend: str, device: torc
     return attn_implementation_of(attn_backend)
 
 
-def _checked_source(name_or_path: str | Path) -> str:
+def _checked_source(name_or_path: str | Path, *, needs_config: bool = True) -> str:
     source = str(name_or_path)
     folder = Path(source).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if needs_config and not (folder / "config.json").is_file():
             raise InputError(f"model folder {source!r} has no config.json")
         return str(folder)
     looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
@@ -209,7 +238,7 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    source = _checked_source(name_or_path)
+    source = _checked_source(name_or_path, needs_config=False)  # as an adapter's folder has none
     folder = Path(source)
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
     if folder.is_dir() and not any((folder / name).is_file() for name in names):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -90,7 +91,9 @@ class ModelCost:
         Raises:
             InputError: transformers has no causal language model for it.
         """
-        text: Any = config.get_text_config(decoder=True)
+        # A copy: from_config writes the attention it builds with into the config, which a loaded
+        # model would then compute with.
+        text: Any = deepcopy(config.get_text_config(decoder=True))
         return cls(2.0 * _num_active_weights(text), tuple(_attention_kinds(text)))
 
     def calibrated(

@@ -22,11 +22,11 @@ def outside_inputs(recipe: Recipe) -> dict[str, str]:
     """Hashes or names by what :class:`codeact.pipeline.stage.Stage` calls them in ``reads``.
 
     ``source`` is the data, ``queries`` are the rows that rds+ compares with, ``benchmarks`` the
-    benchmark files, ``model`` and ``embedder`` the model folders; ``machine`` is the device and the
+    benchmark files, ``problems`` those that the models are asked to solve, ``model`` and ``embedder`` the model folders; ``machine`` is the device and the
     dtype that ``auto`` stands for here.
 
     Raises:
-        InputError: the device cannot be used, or the folder of benchmarks cannot be read.
+        InputError: the device cannot be used, or files of benchmarks cannot be read.
     """
     from codeact.models import resolve_device, resolve_dtype
 
@@ -37,6 +37,7 @@ def outside_inputs(recipe: Recipe) -> dict[str, str]:
     return {
         "source": _source_hash(recipe.data.source),
         "benchmarks": _benchmarks_hash(recipe.data.benchmarks),
+        "problems": _problems_hash(recipe),
         "model": model,
         "queries": _source_hash(recipe.select.queries) if recipe.select.queries else "none",
         "embedder": _sha256([model, text]) if same else model_fingerprint(recipe.embed.model),
@@ -77,6 +78,14 @@ def _benchmarks_hash(folder: str | None) -> str:
 
     paths = [benchmark.path for benchmark in find_benchmarks(folder)]
     return _sha256([(path, file_sha256(Path(path))) for path in paths])
+
+
+def _problems_hash(recipe: Recipe) -> str:
+    """Content of the files with HumanEval+ and MBPP+, wherever they lie."""
+    from codeact.pipeline.benchmark_stage import problem_files
+
+    files = problem_files(recipe)
+    return _sha256({name: file_sha256(path) for name, path in files.items()}) if files else "none"
 
 
 def _stamps(folder: Path, paths: Iterable[Path]) -> list[tuple[str, int, int]]:

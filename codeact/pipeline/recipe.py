@@ -134,8 +134,13 @@ class PackSection(_Strict):
 
 
 class TrainSection(_Strict):
-    """The fine-tuning run, the same for both arms. ``max_steps`` ends it before ``epochs`` do."""
+    """The fine-tuning run, the same for both arms. ``max_steps`` ends it before ``epochs`` do.
 
+    ``samples_per_step``, the examples of an optimizer step on average, replaces ``accumulation``.
+    The ``lora_*`` keys are of the methods lora and qlora; see ``codeact.training.TrainConfig``.
+    """
+
+    method: Literal["full", "lora", "qlora"] = "full"
     epochs: Annotated[float, Field(gt=0)] = 1.0
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
@@ -143,15 +148,39 @@ class TrainSection(_Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     accumulation: Positive = 1  # packs per optimizer step
+    samples_per_step: Positive | None = None
     max_steps: Positive | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
+    compile: bool = False
+    lora_rank: Positive = 8
+    lora_alpha: Positive = 16
+    lora_dropout: Share = 0.0
+    lora_targets: str = "all-linear"  # names of layers between commas
 
 
 class EvaluateSection(_Strict):
-    """The paired comparison on held-out rows."""
+    """The paired comparison on held-out rows, and on benchmarks where ``benchmarks`` names some.
+
+    ``benchmark_data`` is a file or folder of HumanEval+ and MBPP+, None looks where EvalPlus does.
+    ``num_samples`` and the rest are of ``codeact evaluate``; ``limit`` None asks every task.
+    """
 
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     num_resamples: Annotated[int, Field(ge=100)] = 10_000
+    benchmarks: list[Literal["humaneval", "mbpp"]] = []
+    benchmark_data: str | None = None
+    num_samples: Positive = 1
+    temperature: Annotated[float, Field(ge=0)] = 0.0  # 0 takes the likeliest token
+    max_new_tokens: Positive = 1024
+    limit: Positive | None = None
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _check_benchmarks(cls, benchmarks: list[str]) -> list[str]:
+        if len(set(benchmarks)) < len(benchmarks):
+            raise ValueError("must name each benchmark once")
+        return benchmarks
 
 
 class Recipe(_Strict):
@@ -174,6 +203,16 @@ class Recipe(_Strict):
             raise ValueError(
                 f"data.max_tokens = {self.data.max_tokens} must fit pack.capacity = "
                 f"{self.pack.capacity}: a row is never split over two bins"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Recipe:
+        section = self.evaluate
+        if section.temperature == 0 and section.num_samples > 1:
+            raise ValueError(
+                "evaluate.num_samples must be 1 at evaluate.temperature = 0, where all answers to "
+                f"a task are the same, got {section.num_samples}"
             )
         return self
 

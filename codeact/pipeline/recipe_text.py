@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from codeact.errors import InputError
-from codeact.strict_yaml import first_problem, parse_yaml, shown
-
-_CLOSE_ENOUGH = 0.6  # difflib's own cutoff: "epoch" finds "epochs", "zzz" finds nothing
+from codeact.strict_yaml import first_problem, parse_yaml, shown, suggestion
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
@@ -40,24 +37,7 @@ def explain(error: ValidationError, known: Sequence[str]) -> str:
     problem, rule = first_problem(error)
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"{key} is not a known key{_suggestion(key, known)}"
+        return f"{key} is not a known key{suggestion(key, known)}"
     if not key:  # a rule about several keys names them itself
         return rule
     return f"{key} {rule}, got {shown(problem['input'])}"
-
-
-def _suggestion(key: str, known: Sequence[str]) -> str:
-    """The nearest known key: by its whole name, or by its last part in another section."""
-    leaf = key.rpartition(".")[2]
-
-    def likeness(candidate: str) -> float:
-        whole = difflib.SequenceMatcher(None, key, candidate).ratio()
-        last = difflib.SequenceMatcher(None, leaf, candidate.rpartition(".")[2]).ratio()
-        return max(whole, 0.95 * last)  # at a tie the same section wins
-
-    best = max(known, key=likeness)
-    if likeness(best) >= _CLOSE_ENOUGH:
-        return f"; did you mean {best}?"
-    section = key.rpartition(".")[0]
-    inside = [name for name in known if name.rpartition(".")[0] == section]
-    return f"; known are {', '.join(inside)}" if inside else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import codeact
 from codeact.errors import InputError
 from codeact.files import write_text
 from codeact.models import PeakMemory, resolve_device
+from codeact.pipeline.benchmark_stage import benchmark_stage, check_problems, check_sandbox
 from codeact.pipeline.data_stages import decontaminate_stage, load_stage
 from codeact.pipeline.inputs import outside_inputs
 from codeact.pipeline.report import write_report
@@ -26,6 +28,7 @@ from codeact.pipeline.selection_stages import (
 )
 from codeact.pipeline.stage import Announcer, Stage, StageContext, StageResult
 from codeact.pipeline.training_stages import ARMS, evaluate_stage, pack_stage, train_arm
+from codeact.sandbox import SandboxUnavailable
 
 if TYPE_CHECKING:
     from codeact.pipeline.recipe import Recipe
@@ -77,13 +80,34 @@ STAGES = (
         for arm in ARMS
     ),
     Stage(
-        "evaluate", "Compare on held-out rows", "rows", ("evaluate", "model", "score", "seed"),
+        "evaluate", "Compare on held-out rows", "rows",
+        ("evaluate.confidence", "evaluate.num_resamples", "model", "score", "train.method", "seed"),
         ("model", "machine"), tuple(f"train-{arm}" for arm in ARMS), evaluate_stage,
     ),
     Stage(
         "report", "Write the report", "files", ("name",), (), ("pack", "evaluate"), _report_stage,
     ),
 )  # fmt: skip
+
+# Of runs whose recipe names benchmarks.
+BENCHMARK_STAGE = Stage(
+    "benchmarks", "Answer the benchmarks", "steps",
+    (
+        "evaluate.benchmarks", "evaluate.confidence", "evaluate.num_samples",
+        "evaluate.temperature", "evaluate.max_new_tokens", "evaluate.limit", "model",
+        "train.method", "seed",
+    ),
+    ("model", "machine", "problems"), tuple(f"train-{arm}" for arm in ARMS), benchmark_stage,
+)  # fmt: skip
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """The stages of a run, in order."""
+    if not recipe.evaluate.benchmarks:
+        return STAGES
+    *before, report = STAGES
+    needs = (*report.needs, BENCHMARK_STAGE.name)
+    return (*before, BENCHMARK_STAGE, replace(report, needs=needs))
 
 
 def run_recipe(recipe: Recipe, folder: str | Path, announcer: Announcer) -> Path:
@@ -97,8 +121,10 @@ def run_recipe(recipe: Recipe, folder: str | Path, announcer: Announcer) -> Path
     Raises:
         InputError: something in the recipe or the data cannot be used, or another process is
             working in the folder. Finished stages stay; a folder made for nothing does not.
+        SandboxUnavailable: the recipe names benchmarks, and programs cannot be run safely here.
     """
     check_method(recipe)
+    check_problems(recipe)
     run = RunFolder(folder)
     device = resolve_device(recipe.model.device)
     is_new = not run.path.exists()
@@ -107,9 +133,11 @@ def run_recipe(recipe: Recipe, folder: str | Path, announcer: Announcer) -> Path
             run.begin(device=str(device), seed=recipe.seed)
             outside = outside_inputs(recipe)
             _forget_stale(recipe, run, outside)  # before the new recipe stands beside their files
+            if recipe.evaluate.benchmarks and BENCHMARK_STAGE.name not in run.manifest.stages:
+                check_sandbox()
             write_text(run / "recipe.yaml", recipe.to_yaml())
             _run_stages(recipe, run, outside, announcer)
-        except InputError:
+        except (InputError, SandboxUnavailable):
             if is_new and not run.manifest.stages:
                 shutil.rmtree(run.path)
             raise
@@ -120,7 +148,7 @@ def _run_stages(
     recipe: Recipe, run: RunFolder, outside: Mapping[str, str], announcer: Announcer
 ) -> None:
     outputs: dict[str, str] = {}
-    for stage in STAGES:
+    for stage in stages_of(recipe):
         stage_hash = _stage_hash(recipe, stage, outside, outputs)
         if run.stage_is_current(stage.name, stage_hash):
             announcer.skip(stage)
@@ -139,12 +167,13 @@ def _forget_stale(recipe: Recipe, run: RunFolder, outside: Mapping[str, str]) ->
     """
     recorded = run.manifest.stages
     outputs: dict[str, str] = {}
-    for stage in STAGES:
+    for stage in stages_of(recipe):
         if stage.name in recorded and all(name in outputs for name in stage.needs):
             stage_hash = _stage_hash(recipe, stage, outside, outputs)
             if recorded[stage.name].hash == stage_hash:
                 outputs[stage.name] = run.output_hash(stage.name)
-    run.forget([stage.name for stage in STAGES if stage.name not in outputs])
+    known = (*STAGES, BENCHMARK_STAGE)
+    run.forget([stage.name for stage in known if stage.name not in outputs])
 
 
 def _stage_hash(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from codeact.pipeline.rows import read_examples
 from codeact.progress import OnProgress
@@ -67,19 +67,31 @@ class StageContext:
         return self.recipe.model.name or str(demo_model())
 
     def load_model(
-        self, path: str | Path | None = None, *, full_precision: bool = False
+        self,
+        path: str | Path | None = None,
+        *,
+        full_precision: bool = False,
+        adapter: str | Path | None = None,
+        quantization: Literal["nf4"] | None = None,
     ) -> LoadedModel:
         """A fresh copy of the model of the recipe, or of the folder ``path``.
 
         With ``full_precision`` the weights are float32 unless the recipe names a dtype. Training
         needs it, since in bfloat16 an update of a usual learning rate is rounded away, and so does
         the comparison afterwards: rounding would add noise to the weights that it compares.
+        ``adapter`` and ``quantization`` are those of :func:`codeact.models.load_model`.
         """
         from codeact.models import load_model
 
         section = self.recipe.model
         dtype = "float32" if full_precision and section.dtype == "auto" else section.dtype
-        return load_model(path or self.model_path, dtype=dtype, device=section.device)
+        return load_model(
+            path or self.model_path,
+            dtype=dtype,
+            device=section.device,
+            adapter=adapter,
+            quantization=quantization,
+        )
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the recipe's model, without its weights."""

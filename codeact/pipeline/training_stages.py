@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +15,14 @@ from codeact.errors import InputError
 from codeact.evaluation import compare_losses
 from codeact.files import read_parquet, write_json, write_jsonl, write_parquet
 from codeact.models import LoadedModel, ScoredSequence, stream_nlls
-from codeact.packing import BinPlan, plan_bins
+from codeact.packing import BinPlan, ModelCost, plan_bins
 from codeact.pipeline.stage import StageContext, StageResult
 from codeact.progress import OnProgress
-from codeact.training import TrainConfig, fine_tune
+from codeact.training import TrainConfig, TrainResult, fine_tune, resolve_accumulation
+from codeact.training.cost.dry_run import computes_in
+from codeact.training.cost.forecast import forecast
+from codeact.training.cost.peak_flops import peak_flops
+from codeact.training.cost.spending import Spending, spending
 
 ARMS = ("selected", "random")
 
@@ -26,10 +30,11 @@ ARMS = ("selected", "random")
 def pack_stage(context: StageContext) -> StageResult:
     """Bins of the full set and of both arms; writes ``packing.json``."""
     tokenized = _tokenized(context, "examples.jsonl")
-    section, accumulation = context.recipe.pack, context.recipe.train.accumulation
+    section, config = context.recipe.pack, _train_config(context)
     arms: dict[str, Any] = {}
     for arm, rows in _arms(context, len(tokenized)).items():
         plan = _plan(context, tokenized.select(rows))
+        accumulation = resolve_accumulation(config, plan)
         report = plan.report(batch_size=section.batch_size, accumulation=accumulation)
         arms[arm] = asdict(report)
         context.on_progress(len(arms), len(ARMS) + 1)
@@ -46,20 +51,22 @@ def train_arm(context: StageContext, arm: str) -> StageResult:
     """Fine-tune a fresh copy of the model on one arm; writes ``train/<arm>/``."""
     tokenized = _tokenized(context, "examples.jsonl")
     subset = tokenized.select(_arms(context, len(tokenized))[arm])
-    section = context.recipe.train.model_dump()
-    loaded = context.load_model(full_precision=True)
+    config = _train_config(context)
+    loaded = context.load_model(full_precision=True, quantization=_quantization(config))
     folder = context.folder / f"train/{arm}"
     shutil.rmtree(folder, ignore_errors=True)  # an earlier model may have had other files
+    plan = _plan(context, subset)
+    predicted = forecast(loaded.model, subset, plan, config)
     result = fine_tune(
         loaded.model,
         subset,
-        _plan(context, subset),
-        TrainConfig(**section, seed=context.recipe.seed),
-        scratch=folder,
+        plan,
+        config,
+        folder=folder,
+        save_to=folder / "model",
+        tokenizer=loaded.tokenizer,
         on_step=lambda step, total: context.on_progress(step.step, total),
     )
-    loaded.model.save_pretrained(folder / "model")
-    loaded.tokenizer.save_pretrained(folder / "model")
     saved = sorted(path for path in (folder / "model").rglob("*") if path.is_file())
     # After the model: what the report shows is there only when the stage is all but done.
     write_jsonl(folder / "log.jsonl", [asdict(step) for step in result.steps])
@@ -70,6 +77,8 @@ def train_arm(context: StageContext, arm: str) -> StageResult:
         "num_steps": len(result.steps),
         "peak_mib": result.peak_mib,
         "num_examples": len(subset),
+        "forecast": asdict(predicted),
+        "spending": asdict(_spending(context, loaded, plan, result, tokenized)),
     }
     write_json(folder / "summary.json", summary)
     root = context.folder.path
@@ -81,19 +90,38 @@ def train_arm(context: StageContext, arm: str) -> StageResult:
     )
 
 
+def _spending(
+    context: StageContext,
+    loaded: LoadedModel,
+    plan: BinPlan,
+    result: TrainResult,
+    full: TokenizedExamples,
+) -> Spending:
+    """What an arm took, against padded batches and against all rows."""
+    config, text = _train_config(context), loaded.model.config.get_text_config(decoder=True)
+    return spending(
+        result,
+        plan,
+        ModelCost.from_config(loaded.model.config),
+        peak=peak_flops(loaded.model.device, computes_in(config, loaded.model)),
+        accumulation=resolve_accumulation(config, plan),
+        frozen_weights=config.method != "full",
+        head_flops=2.0 * text.hidden_size * text.vocab_size,
+        batch_size=context.recipe.pack.batch_size,
+        full_seqlens=full.seqlens,
+    )
+
+
 def evaluate_stage(context: StageContext) -> StageResult:
     """Loss on held-out rows, paired; writes ``evaluation/``."""
     tokenized = _tokenized(context, "held_out.jsonl")
-    paths: dict[str, Any] = {"base": None} | {
-        arm: context.folder / f"train/{arm}/model" for arm in ARMS
-    }
-    losses = {}
-    for index, (name, path) in enumerate(paths.items()):
+    losses, names = {}, ("base", *ARMS)
+    for index, name in enumerate(names):
 
         def progress(done: int, total: int, index: int = index) -> None:
-            context.on_progress(index * total + done, len(paths) * total)
+            context.on_progress(index * total + done, len(names) * total)
 
-        loaded = context.load_model(path, full_precision=True)
+        loaded = load_arm(context, name, full_precision=True)
         losses[name] = _mean_nlls(loaded, tokenized, context, progress)
     columns = {f"nll_{name}": values for name, values in losses.items()}
     counts = tokenized.num_response_tokens
@@ -105,6 +133,16 @@ def evaluate_stage(context: StageContext) -> StageResult:
         ["evaluation/held_out.parquet", "evaluation/comparison.json"],
         comparison["pairs"][0]["verdict"],
     )
+
+
+def load_arm(context: StageContext, arm: str, *, full_precision: bool) -> LoadedModel:
+    """The model that an arm has trained, or with ``"base"`` the one that training begins with."""
+    config = _train_config(context)
+    options: dict[str, Any] = {"quantization": _quantization(config)}
+    if arm != "base":
+        kind = "path" if config.method == "full" else "adapter"
+        options[kind] = context.folder / f"train/{arm}/model"
+    return context.load_model(full_precision=full_precision, **options)
 
 
 def _comparison(
@@ -128,6 +166,16 @@ def _comparison(
         "means": {name: float(np.average(nll, weights=counts)) for name, nll in losses.items()},
         "pairs": pairs,
     }
+
+
+def _train_config(context: StageContext) -> TrainConfig:
+    recipe = context.recipe
+    values = recipe.train.model_dump()
+    return TrainConfig(**values, capacity=recipe.pack.capacity, seed=recipe.seed)
+
+
+def _quantization(config: TrainConfig) -> Literal["nf4"] | None:
+    return "nf4" if config.method == "qlora" else None
 
 
 def _tokenized(context: StageContext, name: str) -> TokenizedExamples:

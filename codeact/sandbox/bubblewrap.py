@@ -56,7 +56,7 @@ def bubblewrap_command(
         files: names in ``/box`` of the files that are open from descriptor 10 on.
         mounts: (host path, path inside), read-only.
         environment: added to the few variables that every program has.
-        limits: for the size of ``/box``.
+        limits: for the sizes of ``/box`` and ``/dev/shm``.
         leave_network: False when the launcher itself is in a network namespace of its own.
     """
     words = [
@@ -75,7 +75,10 @@ def bubblewrap_command(
     words += ["--proc", "/proc", "--tmpfs", "/dev"]
     for name in _DEVICES:
         words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
-    words += ["--symlink", "/proc/self/fd", "/dev/fd", "--remount-ro", "/dev"]
+    words += ["--symlink", "/proc/self/fd", "/dev/fd"]
+    if limits.shared_memory_bytes:
+        words += ["--size", str(limits.shared_memory_bytes), "--tmpfs", "/dev/shm"]
+    words += ["--remount-ro", "/dev"]
     words += ["--size", str(_TEMP_BYTES), "--tmpfs", "/tmp"]
     words += ["--size", str(limits.box_bytes), "--tmpfs", BOX]
     for host, inside in mounts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from codeact.errors import InputError
 from codeact.sandbox.calls import function_calls
@@ -18,7 +18,7 @@ from codeact.sandbox.programs.languages import (
 )
 from codeact.sandbox.programs.program import Program
 from codeact.sandbox.run import Run
-from codeact.sandbox.tests import Call, FunctionTests, Tests
+from codeact.sandbox.tests import Call, FunctionTests, Result, Rule, Tests
 from codeact.sandbox.verdict import Status, Verdict
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _DRIVER = "driver.pyc"
 _MEASURED_BOX_BYTES = 2**20
 _MAYBE_OURS = ("NameError", "TypeError", "AttributeError")
+_ANY_RULE = Rule()
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
 
 
@@ -134,6 +135,14 @@ def check(
     return execute(sandbox, program, tests, limits=limits).verdict
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a trusted solution answered, and what that took: reading the arguments included."""
+
+    values: tuple[Any, ...]
+    run: Run
+
+
 def call_outputs(
     sandbox: Sandbox,
     program: Program,
@@ -141,22 +150,40 @@ def call_outputs(
     calls: Sequence[Call],
     *,
     prelude: str = "",
-    result: Literal["return", "first_argument"] = "return",
+    result: Result = "return",
+    rule: Rule = _ANY_RULE,
     limits: Limits | None = None,
-) -> tuple[Any, ...] | Verdict:
+    digest_above: int = 0,
+) -> Outputs | Verdict:
     """What a trusted solution answers: for tests that come without expected answers.
+
+    Args:
+        sandbox: Where it runs.
+        program: The solution.
+        entry_point: What is called.
+        calls: The arguments.
+        prelude: Trusted code that runs before the solution.
+        result: What of a call is its answer.
+        rule: The rule of the tests that the answers are for.
+        limits: Of the run; None takes the language's.
+        digest_above: Answers of more characters come as a `Digest`, if they hold integers and text
+            only or cannot come otherwise; 0 for none.
 
     Returns:
         One value a call, or the verdict of the first that has none.
     """
     unknown = (None,) * len(calls)
-    tests = FunctionTests(entry_point, tuple(calls), unknown, prelude=prelude, result=result)
+    tests = FunctionTests(entry_point, tuple(calls), unknown, rule, prelude, result)
     try:
         encoded = function_calls.encode_tests(tests)
     except BadTestError as error:
         return _nothing_ran("bad_test", str(error), tests)
-    run = _Plan(sandbox, tests, encoded, limits, 1, None).run(program.source)
-    return run if isinstance(run, Verdict) else function_calls.decode_answers(run, len(calls))
+    plan = _Plan(sandbox, tests, encoded, limits, 1, None)
+    run = plan.run(program.source, digest_above=digest_above)
+    if isinstance(run, Verdict):
+        return run
+    values = function_calls.decode_answers(run, len(calls))
+    return values if isinstance(values, Verdict) else Outputs(values, run)
 
 
 @dataclass(frozen=True)
@@ -209,7 +236,9 @@ class _Plan:
         status = answers.status or "passed"
         return Execution(Verdict(status, answers.reason, num_tests, num_passed, None), (run,))
 
-    def run(self, source: str | None, *, is_split: bool = False) -> Run | Verdict:
+    def run(
+        self, source: str | None, *, is_split: bool = False, digest_above: int = 0
+    ) -> Run | Verdict:
         """One run of the driver, of a baseline if there is no source."""
         toolchain = find_toolchain("python")
         if isinstance(toolchain, MissingCompiler):
@@ -221,6 +250,7 @@ class _Plan:
             repeats=self.repeats,
             is_baseline=source is None,
             is_split=is_split,
+            digest_above=digest_above,
         )
         limits, measured = self.limits or language_of("python").limits, self.measured
         if measured is not None:  # what is kept in files is in no number

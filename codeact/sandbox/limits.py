@@ -24,9 +24,11 @@ class Limits:
         answer_bytes: all answer frames.
         file_bytes: the largest file.
         box_bytes: all files in the work folder.
+        shared_memory_bytes: all files in ``/dev/shm``, where semaphores of several processes live;
+            with 0 there is no such folder.
         processes: processes and threads at a time.
         open_files: open descriptors of a process.
-        stack_bytes: stack of a thread.
+        stack_bytes: stack of a thread; 0 leaves what the system sets.
     """
 
     wall_seconds: float = 10.0
@@ -37,6 +39,7 @@ class Limits:
     answer_bytes: int = 16 * _MIB
     file_bytes: int = 16 * _MIB
     box_bytes: int = 64 * _MIB
+    shared_memory_bytes: int = 0
     processes: int = 32
     open_files: int = 64
     stack_bytes: int = 64 * _MIB

@@ -38,13 +38,20 @@ class Sandbox:
             whole process. Takes effect only with ``CODEACT_EXTERNAL_SANDBOX=1`` in the environment
             too, and marks every number.
         tier: use this one, unchecked; for the self-test.
+        shown: host paths that a run may mount (``mounts``) beside the toolchains. They need to be
+            there, and readable by everybody, when the first run starts.
 
     Raises:
         SandboxUnavailable: no tier holds on this machine; says which check failed and what helps.
     """
 
     def __init__(
-        self, *, workers: int = 1, external: bool = False, tier: Tier | None = None
+        self,
+        *,
+        workers: int = 1,
+        external: bool = False,
+        tier: Tier | None = None,
+        shown: Sequence[Path] = (),
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
@@ -55,7 +62,7 @@ class Sandbox:
         self._tier = tier
         self.workers = workers
         self._slots: queue.LifoQueue[Slot] = queue.LifoQueue()  # the last one used is warm
-        slots = [Slot(tier) for _ in range(workers)]
+        slots = [Slot(tier, shown) for _ in range(workers)]
         for slot in slots:
             self._slots.put(slot)
         self._owner = os.getpid()
@@ -79,6 +86,7 @@ class Sandbox:
         environment: Mapping[str, str] = _NOTHING,
         sample_seconds: float = 0.0,
         core: int | None = None,
+        many_cores: bool = False,
         single_process: bool = False,
     ) -> Run:
         """Run one command to its end, or to the first limit that it passes.
@@ -87,7 +95,7 @@ class Sandbox:
             command: program, by its path inside or by its name, and arguments.
             files: content of files in ``/box``, the work folder, by name.
             mounts: (host path, path inside) of files and folders to show, read-only. For root only
-                what lies below a toolchain's folder or the compile cache.
+                what lies below a toolchain's folder, the compile cache or ``shown``.
             stdin: standard input, whole.
             frames: messages for descriptor 3. The first is there at once, each other after the
                 program has answered the one before with a frame on descriptor 4. A frame is 4 bytes
@@ -96,6 +104,8 @@ class Sandbox:
             environment: added to PATH, HOME, LANG and the like; nothing is taken over.
             sample_seconds: time between two readings of memory, for the integrals; 0 reads none.
             core: run on this core alone, and watch from the others.
+            many_cores: let its processes spread over the cores; else they all stay on the one where
+                the launcher is, which costs a short run least.
             single_process: no process may be started, threads may.
 
         Returns:
@@ -129,7 +139,7 @@ class Sandbox:
                     frames,
                     limits,
                     environment,
-                    one_core=core is None,
+                    one_core=core is None and not many_cores,
                 )
                 if run.outcome != "failed":
                     break

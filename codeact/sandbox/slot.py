@@ -35,10 +35,16 @@ _numbers = itertools.count()
 
 
 class Slot:
-    """A launcher, started when first needed and again when it has died."""
+    """A launcher, started when first needed and again when it has died.
 
-    def __init__(self, tier: Tier) -> None:
+    Args:
+        tier: its walls.
+        shown: host paths that runs may mount beside the toolchains.
+    """
+
+    def __init__(self, tier: Tier, shown: Sequence[Path] = ()) -> None:
         self.tier = tier
+        self._shown = shown
         self.launcher: Launcher | None = None
         self._uid: int | None = None
         self._stage: Path | None = None
@@ -147,7 +153,8 @@ class Slot:
 
             self._stage = Path(tempfile.mkdtemp(prefix="codeact-"))
             self._stage.chmod(0o755)
-            self._sources = [LAUNCHER.resolve(), *(path.resolve() for path in staged_folders())]
+            shown = [LAUNCHER, *staged_folders(), *self._shown]
+            self._sources = [path.resolve() for path in shown]
             arguments.append(f"stage={self._stage}")
             arguments += [f"source={path}" for path in self._sources]
         return arguments

@@ -13,7 +13,7 @@ field                 value
 ``prelude``           trusted code that runs before the candidate (Python functions)
 ``prompt_code``       code that the answer begins with
 ``rule``              fields of :class:`codeact.sandbox.tests.Rule`
-``result``            ``"return"`` or ``"first_argument"``
+``result``            ``"return"``, ``"first_argument"`` or ``"presence"``
 ``reference``         a complete right solution
 ====================  ==========================================================
 
@@ -48,6 +48,8 @@ _RULE_TYPES = {
     "abs_tol": (int, float),
     "tokens": (bool,),
     "strict_types": (bool,),
+    "equality": (str,),
+    "oracle": (str,),
 }
 _CALL = frozenset({"args", "kwargs", "expected"})
 _STREAM = frozenset({"stdin", "stdout"})

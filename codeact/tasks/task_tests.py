@@ -97,17 +97,6 @@ def called_name(code: str) -> str | None:
     return next((name for name in names if name not in around), None)
 
 
-def asserted_arguments(code: str, *, callee: str) -> list[tuple[Any, ...]]:
-    """The arguments of every call of the callee in asserts, whatever the asserts compare.
-
-    Raises:
-        UnreadableTestError: An argument is no literal, or the code does not parse.
-    """
-    asserts = [node for node in _statements(code) if isinstance(node, ast.Assert)]
-    calls = [_call_of(node, callee) for test in asserts for node in ast.walk(test.test)]
-    return [_read_call(call).args for call in calls if call is not None]
-
-
 def check_crosses(calls: Sequence[Call], expected: Sequence[Any]) -> None:
     """Refuse values that cannot cross the border of the sandbox.
 

@@ -107,6 +107,12 @@ class PackedTrainerMixin:
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of the next optimizer step, counted while they are on the CPU."""
+        trainer: Any = self
+        if trainer.state.global_step >= trainer.state.max_steps:
+            # Resumed from the last checkpoint of a run that max_steps ended within an epoch: the
+            # Trainer would take one more step before it looks.
+            trainer.control.should_training_stop = True
+            return [], None
         trainer_class: Any = super()
         batches, num_items = trainer_class.get_batch_samples(epoch_iterator, *args, **kwargs)
         for batch in batches:

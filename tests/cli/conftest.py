@@ -89,8 +89,10 @@ def refused(codeact: Callable[[str], Done], places: Places) -> Callable[[str, st
         before = contents(places.out)
         done = codeact(line)
         assert (done.status, done.out) == (2, "")
-        # A run says which stages it has finished; what went wrong is one line all the same.
-        words = [text for text in done.err.splitlines(keepends=True) if not text.startswith("✓ ")]
+        # A run says which stages it has finished, a training what it will cost; what went wrong is
+        # one line all the same.
+        lines = done.err.splitlines(keepends=True)
+        words = [text for text in lines if not text.startswith(("✓ ", "before: "))]
         assert len(words) == 1, done.err
         assert words[0].startswith(f"codeact {line.split()[0]}: error: ")
         assert re.search(message, words[0]), words[0]

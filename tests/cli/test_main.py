@@ -18,7 +18,7 @@ from codeact.cli import main
 from codeact.errors import InputError
 
 VERBS = ["demo", "run", "score", "embed", "influence", "generate", "measure", "select", "pack"]
-VERBS += ["train", "decontaminate", "deduplicate", "report", "env"]
+VERBS += ["train", "evaluate", "compare", "decontaminate", "deduplicate", "report", "env"]
 # One thread: matrices of 32 columns are slower on two.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

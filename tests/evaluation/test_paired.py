@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from codeact.errors import InputError
-from codeact.evaluation import Comparison, compare, compare_losses, paired
+from codeact.evaluation import Comparison, compare, compare_losses
+from codeact.evaluation.comparing import resampling
 
 
 def test_mcnemar_is_the_binomial_test_on_discordant_pairs() -> None:
@@ -22,6 +26,46 @@ def test_mcnemar_is_the_binomial_test_on_discordant_pairs() -> None:
         ours = compare(a, b, num_resamples=50)
         assert ours.p_value == pytest.approx(expected, rel=1e-9)
         assert ours.difference == pytest.approx(a.mean() - b.mean())
+
+
+def tables() -> list[tuple[int, int, int]]:
+    """200 random counts of tasks that only a, only b, or both solve."""
+    return [tuple(row) for row in np.random.default_rng(7).integers(0, 80, size=(200, 3)).tolist()]
+
+
+def test_p_values_are_statsmodels_and_scipys() -> None:
+    """To 1e-9, over tables with many, few and no discordant pairs."""
+    contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
+    for only_a, only_b, both in [*tables(), (0, 0, 9), (1, 0, 0), (700, 3, 40)]:
+        a = [True] * only_a + [False] * only_b + [True] * both + [False]
+        b = [False] * only_a + [True] * only_b + [True] * both + [False]
+        ours = compare(a, b, num_resamples=1).p_value
+        table = [[both, only_a], [only_b, 1]]
+        assert ours == pytest.approx(contingency.mcnemar(table, exact=True).pvalue, abs=1e-9)
+        if only_a + only_b:
+            binomial = stats.binomtest(only_a, only_a + only_b).pvalue
+            assert ours == pytest.approx(binomial, rel=1e-9)
+
+
+def test_p_values_of_published_verdicts(data_folder: Path) -> None:
+    """Columns of StarCoder2's file: base against plus, and EvalPlus 0.3.1 against 0.1."""
+    contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
+    file = data_folder / "eval" / "starcoder2_15b_instruct_humaneval.jsonl.gz"
+    with gzip.open(file, "rt") as lines:
+        rows = [json.loads(line) for line in lines]
+    for name_a, name_b in (
+        ("base_status", "plus_status"),
+        ("published_base_status", "published_plus_status"),
+        ("plus_status", "published_plus_status"),
+    ):
+        a = np.array([row[name_a] == "pass" for row in rows])
+        b = np.array([row[name_b] == "pass" for row in rows])
+        table = [[(x & y).sum() for y in (b, ~b)] for x in (a, ~a)]
+        expected = contingency.mcnemar(table, exact=True).pvalue
+        assert compare(a, b, num_resamples=1).p_value == pytest.approx(expected, abs=1e-9)
+    # 14 of the 119 that pass the base tests fail EvalPlus's, none the other way round.
+    base, plus = ([row[f"{name}_status"] == "pass" for row in rows] for name in ("base", "plus"))
+    assert compare(base, plus).p_value == pytest.approx(2 * 0.5**14)
 
 
 def test_verdicts_bootstrap_is_the_bootstrap_of_pairs() -> None:
@@ -76,8 +120,8 @@ def test_exact_test_is_scipys() -> None:
 @given(seed=st.integers(0, 1000))
 def test_random_signs_estimate_the_exact_p_value(seed: int) -> None:
     differences = np.random.default_rng(seed).normal(0.3, 1, size=12)
-    exact = paired._exact_sign_flip(differences)
-    drawn = paired._random_sign_flip(differences, 4000, np.random.default_rng([seed, 7]))
+    exact = resampling._exact_sign_flip(differences)
+    drawn = resampling._random_sign_flip(differences, 4000, np.random.default_rng([seed, 7]))
     assert abs(drawn - exact) < 5 * math.sqrt(exact * (1 - exact) / 4000) + 1 / 4000
 
 
@@ -110,7 +154,7 @@ def test_seed_decides_and_chunks_do_not(monkeypatch: pytest.MonkeyPatch) -> None
     whole = compare_losses(a, b, num_resamples=500, seed=1)
     assert compare_losses(a, b, num_resamples=500, seed=1) == whole
     assert compare_losses(a, b, num_resamples=500, seed=2).interval != whole.interval
-    monkeypatch.setattr(paired, "_CHUNK", 50 * 16)
+    monkeypatch.setattr(resampling, "_CHUNK", 50 * 16)
     assert compare_losses(a, b, num_resamples=500, seed=1).interval == whole.interval
 
 

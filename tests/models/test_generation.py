@@ -282,3 +282,26 @@ def test_prompts_that_cannot_be_continued(make_tiny: Callable[..., PreTrainedMod
         choose_tokens(torch.zeros(1, 3), None, Sampling(temperature=1.0))
     with pytest.raises(ValueError, match="evaluation mode"):
         list(generate(model.train(), make_prompts(1), Sampling(), eos_token_ids=EOS))
+
+
+@pytest.mark.parametrize("family", ["packed", "one by one"])
+def test_completes_ends_a_sequence_where_it_says(
+    make_tiny: Callable[..., PreTrainedModel], recurrent: PreTrainedModel, family: str
+) -> None:
+    """A sequence with a token below 40 in it is complete, that token included."""
+    model = make_tiny("llama-gqa") if family == "packed" else recurrent
+    prompts, sampling = make_prompts(2, (3, 9)), Sampling(temperature=1.0, max_new_tokens=12)
+
+    def cut(tokens: list[int], finish: str) -> tuple[list[int], str]:
+        places = [place for place, token in enumerate(tokens) if token < 40]
+        return (tokens[: places[0] + 1], "stop") if places else (tokens, finish)
+
+    free = token_lists(generate(model, prompts, sampling, eos_token_ids=EOS))
+    completes = token_lists(
+        generate(
+            model, prompts, sampling, eos_token_ids=EOS,
+            completes=lambda token_ids: bool(token_ids) and token_ids[-1] < 40,
+        )
+    )  # fmt: skip
+    assert completes == {name: cut(*answer) for name, answer in free.items()}
+    assert completes != free

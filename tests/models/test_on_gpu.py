@@ -72,6 +72,6 @@ def test_fine_tuning_lowers_the_loss(tiny_model_folder: Path, tmp_path: Path) ->
     examples = tokenize_examples(load_examples(rows), loaded.tokenizer, max_length=200)
     config = TrainConfig(epochs=8, learning_rate=1e-2, accumulation=2)
     plan = plan_bins(examples.seqlens, 256)
-    result = fine_tune(loaded.model, examples, plan, config, scratch=tmp_path)
+    result = fine_tune(loaded.model, examples, plan, config, folder=tmp_path)
     assert result.steps[-1].loss < result.steps[0].loss - 0.5
     assert_isolated(loaded.model)  # no autocast is left around forward

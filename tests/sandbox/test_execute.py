@@ -157,7 +157,7 @@ def test_a_measured_candidate_has_one_process(sandbox: Sandbox) -> None:
 def test_outputs_of_a_trusted_solution(sandbox: Sandbox) -> None:
     calls = [Call((2,)), Call((3,))]
     source = python("def f(x): return {x: (x,) * x}")
-    assert call_outputs(sandbox, source, "f", calls) == ({2: (2, 2)}, {3: (3, 3, 3)})
+    assert call_outputs(sandbox, source, "f", calls).values == ({2: (2, 2)}, {3: (3, 3, 3)})
     failed = call_outputs(sandbox, python("def f(x): return 1 // (x - 3)"), "f", calls)
     assert isinstance(failed, Verdict)
     assert (failed.status, failed.first_failed) == ("raised", 1)

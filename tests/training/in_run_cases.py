@@ -17,7 +17,7 @@ from codeact.training import (
     CodeActTrainer,
     sequence_hash,
 )
-from codeact.training.in_run_batches import sequences_of
+from codeact.training.in_run.batches import sequences_of
 
 VOCAB = 40
 Row = dict[str, list[int]]

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from codeact.errors import InputError
 from codeact.models import load_model
 from codeact.packing import ModelCost, plan_bins
-from codeact.training import calibrate, calibrate_cost
+from codeact.training import calibrate_cost
+from codeact.training.cost import calibrate
 
 CAPACITY = 512
 

@@ -22,7 +22,7 @@ from codeact.errors import InputError
 from codeact.training import (
     InRunInfluence,
 )
-from codeact.training.in_run_optimizer import adam_direction
+from codeact.training.in_run.optimizer import adam_direction
 
 
 @pytest.fixture

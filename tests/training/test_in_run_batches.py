@@ -18,7 +18,7 @@ from codeact.packing import PackedCollator
 from codeact.training import (
     sequence_hash,
 )
-from codeact.training.in_run_batches import keep_sequences, sequences_of
+from codeact.training.in_run.batches import keep_sequences, sequences_of
 
 
 @pytest.mark.parametrize("loss_norm", ["token", "sample"])

@@ -30,7 +30,7 @@ from codeact.training import (
     greats_choice,
     sequence_hash,
 )
-from codeact.training.in_run_batches import keep_sequences, sequences_of
+from codeact.training.in_run.batches import keep_sequences, sequences_of
 
 
 @pytest.fixture

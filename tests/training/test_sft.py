@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from training_cases import make_rows, unpacked_loss
 
 from codeact.data import TokenizedExamples, load_examples, tokenize_examples
 from codeact.errors import InputError
 from codeact.models import LoadedModel, load_model
-from codeact.packing import plan_bins
-from codeact.training import StepLog, TrainConfig, fine_tune
+from codeact.packing import PackedCollator, PackedDataset, plan_bins
+from codeact.training import StepLog, TrainConfig, fine_tune, packed_loss
+from codeact.training.compiling import compile_layers
 
 
 @pytest.fixture
@@ -23,30 +25,11 @@ def loaded(tiny_model_folder: Path) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, str]]:
-    rng = np.random.default_rng(0)
-    words = ["add", "list", "return", "x", "def", "sum", "for"]
-    return [
-        {
-            "instruction": " ".join(rng.choice(words, size=rng.integers(1, 6))),
-            "output": " ".join(rng.choice(words, size=rng.integers(1, 9))),
-        }
-        for _ in range(12)
-    ]
+    return make_rows(12)
 
 
 def tokenised(loaded: LoadedModel, rows: list[dict[str, str]]) -> TokenizedExamples:
     return tokenize_examples(load_examples(rows), loaded.tokenizer, max_length=200)
-
-
-def unpacked_loss(model: torch.nn.Module, examples: TokenizedExamples) -> torch.Tensor:
-    """Mean over all response tokens of the set, one row at a time, full logits."""
-    total, count = torch.zeros(()), 0
-    for row in range(len(examples)):
-        ids, labels = (torch.from_numpy(np.array(x)).long() for x in examples[row])
-        logits = model(ids[None], use_cache=False).logits[0, :-1]
-        total = total + F.cross_entropy(logits, labels[1:], ignore_index=-100, reduction="sum")
-        count += int((labels[1:] != -100).sum())
-    return total / count
 
 
 @pytest.mark.parametrize(("capacity", "accumulation"), [(2000, 1), (200, 1000), (400, 1000)])
@@ -70,7 +53,7 @@ def test_one_step_equals_unpacked(
         epochs=1, learning_rate=1.0, lr_scheduler="constant", warmup_ratio=0.0,
         max_grad_norm=1e9, accumulation=accumulation, optimizer="sgd",
     )  # fmt: skip
-    result = fine_tune(model, examples, plan, config, scratch=tmp_path)
+    result = fine_tune(model, examples, plan, config, folder=tmp_path)
     assert len(result.steps) == 1
     assert result.steps[0].loss == pytest.approx(loss.item(), rel=1e-6)
     assert result.num_tokens == examples.seqlens.sum()
@@ -86,7 +69,7 @@ def test_loss_goes_down(loaded: LoadedModel, rows: list[dict[str, str]], tmp_pat
     config = TrainConfig(epochs=6, learning_rate=1e-2, accumulation=2)
     before = unpacked_loss(loaded.model, examples).item()
     result = fine_tune(
-        loaded.model, examples, plan, config, scratch=tmp_path,
+        loaded.model, examples, plan, config, folder=tmp_path,
         on_step=lambda step, total: seen.append((step, total)),
     )  # fmt: skip
     assert unpacked_loss(loaded.model, examples).item() < before - 0.5
@@ -104,7 +87,7 @@ def test_same_seed_same_run(
         model = load_model(loaded.model.name_or_path, device="cpu").model
         examples = tokenised(loaded, rows)
         plan = plan_bins(examples.seqlens, 400)
-        result = fine_tune(model, examples, plan, TrainConfig(epochs=1), scratch=tmp_path)
+        result = fine_tune(model, examples, plan, TrainConfig(epochs=1), folder=tmp_path)
         losses.append([step.loss for step in result.steps])
     assert losses[0] == losses[1]
 
@@ -117,9 +100,7 @@ def test_diverged_loss_is_one_line(
         epochs=20, learning_rate=1e30, lr_scheduler="constant", warmup_ratio=0.0, max_grad_norm=1e9
     )
     with pytest.raises(InputError, match=r"loss became (nan|inf) at step \d+"):
-        fine_tune(
-            loaded.model, examples, plan_bins(examples.seqlens, 400), config, scratch=tmp_path
-        )
+        fine_tune(loaded.model, examples, plan_bins(examples.seqlens, 400), config, folder=tmp_path)
 
 
 def test_nothing_to_learn_is_refused(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -130,5 +111,56 @@ def test_nothing_to_learn_is_refused(loaded: LoadedModel, tmp_path: Path) -> Non
             examples,
             plan_bins(examples.seqlens, 400),
             TrainConfig(),
-            scratch=tmp_path,
+            folder=tmp_path,
         )
+
+
+def test_compiled_layers_compute_the_same(loaded: LoadedModel, rows: list[dict[str, str]]) -> None:
+    """Traced, but not translated to C++: that takes a minute and changes rounding alone."""
+    model: Any = loaded.model
+    model.model.layers = model.model.layers[:1]  # tracing takes seconds for each
+    examples = tokenised(loaded, rows)
+    dataset = PackedDataset(examples, plan_bins(examples.seqlens, 400))
+    batches = [PackedCollator()([dataset[int(i)] for i in bin_]) for bin_ in dataset.plan.epoch(0)]
+
+    def losses_and_gradient() -> tuple[list[float], torch.Tensor]:
+        model.zero_grad()
+        losses = [packed_loss(model, batch, 100.0) for batch in batches]
+        sum(losses).backward()  # type: ignore[union-attr]
+        return [x.item() for x in losses], model.model.layers[0].mlp.up_proj.weight.grad.clone()
+
+    losses, gradient = losses_and_gradient()
+    names, state = list(model.state_dict()), torch.get_rng_state()
+    torch._dynamo.reset()
+    graphs: list[Any] = []
+
+    def as_traced(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    assert compile_layers(model, backend=as_traced)
+    assert graphs
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(
+        model.model.layers[0].mlp.up_proj.weight.grad, gradient
+    )  # the probe's is gone
+    ours, compiled_gradient = losses_and_gradient()
+    assert ours == pytest.approx(losses, rel=1e-4)
+    assert (compiled_gradient - gradient).abs().max() <= 1e-4 * gradient.abs().max()
+    assert list(model.state_dict()) == names
+
+
+def test_what_does_not_compile_runs_as_it_is(
+    loaded: LoadedModel, rows: list[dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    ids = torch.arange(3, 40)[None]
+    before = loaded.model(input_ids=ids).logits
+    torch._dynamo.reset()
+    with caplog.at_level(logging.WARNING, logger="codeact"):
+        assert not compile_layers(loaded.model, backend=broken)
+    assert "torch.compile does not work here and is left out" in caplog.text
+    assert torch.equal(loaded.model(input_ids=ids).logits, before)
+    assert all(parameter.grad is None for parameter in loaded.model.parameters())

@@ -18,6 +18,7 @@ from codeact.models.fused.head_call import (
     form_in_config,
     logit_form,
 )
+from codeact.ops.linear_nll import linear_nll
 from codeact.ops.linear_nll_loss import linear_nll_loss
 from codeact.ops.varlen import IGNORE_INDEX
 
@@ -36,17 +37,23 @@ class ScoredRows:
         rows: (num_rows,) int64 positions in the flattened (batch_size, seqlen).
         targets: (num_rows,) int64, the token that each should predict.
         weights: (num_rows,) float32, or None for ones.
+        unreduced: the model's ``loss`` is then the (num_rows,) losses of the rows, at least
+            float32, differentiable and without weights.
     """
 
-    def __init__(self, rows: Tensor, targets: Tensor, weights: Tensor | None) -> None:
+    def __init__(
+        self, rows: Tensor, targets: Tensor, weights: Tensor | None, *, unreduced: bool = False
+    ) -> None:
         self.rows, self.targets, self.weights = rows, targets, weights
+        self.unreduced = unreduced
 
     def to(self, device: torch.device) -> ScoredRows:
         rows = self.rows.to(device, non_blocking=True)
         targets = self.targets.to(device, non_blocking=True)
-        if self.weights is None:
-            return ScoredRows(rows, targets, None)
-        return ScoredRows(rows, targets, self.weights.to(device, torch.float32, non_blocking=True))
+        weights = self.weights
+        if weights is not None:
+            weights = weights.to(device, torch.float32, non_blocking=True)
+        return ScoredRows(rows, targets, weights, unreduced=self.unreduced)
 
 
 class FusedState:
@@ -142,6 +149,15 @@ class _FusedCall:
         num_items = self.num_items
 
         def reduce(rows: ProjectedRows) -> Tensor:
+            if rows.scored.unreduced:
+                return linear_nll(
+                    rows.hidden_states,
+                    rows.weight,
+                    rows.scored.targets,
+                    bias=rows.bias,
+                    softcap=rows.form.softcap,
+                    logit_scale=rows.form.scale,
+                )
             return linear_nll_loss(
                 rows.hidden_states,
                 rows.weight,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from codeact.data import Examples
 from codeact.errors import InputError
-from codeact.evaluation.correlation import Correlation, spearman
+from codeact.evaluation.comparing.correlation import Correlation, spearman
 from codeact.files import write_parquet
 from codeact.pipeline.influence.checkpoints import Checkpoint
 from codeact.pipeline.influence.model import (

@@ -12,6 +12,7 @@ from codeact.sandbox.tests import BinaryTree, LinkedList, Rule
 _ROWS = (list, tuple)
 _SETS = (set, frozenset)
 _NUMBERS = (int, float)
+_ALL_NUMBERS = (bool, int, float, complex)
 _NODES = (LinkedList, BinaryTree)
 # Python's float() also reads "1_0", "nan" and digits of other scripts.
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
@@ -22,14 +23,15 @@ def same(expected: Any, got: Any, rule: Rule) -> bool:
 
     Types count: True is not 1, and 1 is 1.0 only under a tolerance. NaN equals NaN, 0.0 equals
     -0.0, None equals an empty linked list or tree. A list equals a tuple, a set a frozenset,
-    unless ``rule.strict_types``. Under a tolerance numbers a, b are the same if |b - a| <=
+    unless ``rule.strict_types``. With ``rule.equality`` ``"python"`` types count as they do for
+    Python's ``==``. Under a tolerance numbers a, b are the same if |b - a| <=
     max(abs_tol, rel_tol |a|), where a is expected; in sets and unordered rows there must be a
     perfect matching of such pairs. Keys of dicts, and sets within sets, are compared exactly.
     Deep values do not exhaust the stack.
     """
     if rule.order == "exact" or not (type(expected) in _ROWS and type(got) in _ROWS):
         return _same_in_order(expected, got, rule)
-    if rule.strict_types and type(expected) is not type(got):
+    if not _same_kind(expected, got, rule):
         return False
     if len(expected) != len(got):
         return False
@@ -40,6 +42,11 @@ def same(expected: Any, got: Any, rule: Rule) -> bool:
     inner = Matcher(lambda a, b: _same_in_order(a, b, rule))
     outer = Matcher(lambda a, b: _same_rows(a, b, rule, inner))
     return outer.can_pair_all([_sorted_row(x) for x in expected], [_sorted_row(x) for x in got])
+
+
+def numbering(rule: Rule) -> Numbering:
+    """Numbers for values, by the rule's notion of equality; tolerances aside."""
+    return Numbering(strict_types=rule.strict_types, is_python=rule.equality == "python")
 
 
 def same_text(expected: str, got: str | bytes, rule: Rule) -> bool:
@@ -63,7 +70,7 @@ def same_text(expected: str, got: str | bytes, rule: Rule) -> bool:
 
 
 def _same_in_order(expected: Any, got: Any, rule: Rule, *, tolerant_sets: bool = True) -> bool:
-    number = Numbering(strict_types=rule.strict_types)
+    number = numbering(rule)
     stack = [(expected, got)]
     while stack:
         a, b = stack.pop()
@@ -94,14 +101,15 @@ def _same_in_order(expected: Any, got: Any, rule: Rule, *, tolerant_sets: bool =
 
 def _sorted_numbers(expected: Any, got: Any, rule: Rule) -> bool:
     """Equal as multisets; rows too, if the rule says so."""
-    number = Numbering(strict_types=rule.strict_types)
+    number = numbering(rule)
     if rule.order == "unordered":
         return number.multiset(expected) == number.multiset(got)
 
     def row(value: Any) -> tuple[str, list[int]]:
         if type(value) not in _ROWS:
             return "", [number(value)]
-        return type(value).__name__ if rule.strict_types else "row", number.multiset(value)
+        is_strict = rule.strict_types or rule.equality == "python"
+        return type(value).__name__ if is_strict else "row", number.multiset(value)
 
     return sorted(map(row, expected)) == sorted(map(row, got))
 
@@ -120,6 +128,8 @@ def _same_rows(expected: Any, got: Any, rule: Rule, inner: Matcher) -> bool:
 def _same_kind(a: Any, b: Any, rule: Rule) -> bool:
     if type(a) is type(b):
         return True
+    if rule.equality == "python":
+        return type(a) in _SETS and type(b) in _SETS
     if rule.strict_types:
         return False
     return any(type(a) in kinds and type(b) in kinds for kinds in (_ROWS, _SETS))
@@ -129,6 +139,11 @@ def _same_scalars(a: Any, b: Any, rule: Rule) -> bool:
     kinds = type(a), type(b)
     if kinds[0] in _NODES or kinds[1] in _NODES:  # empty: a full one is no scalar
         return {*kinds} <= {*_NODES, type(None)}
+    if rule.equality == "python" and kinds[0] in _ALL_NUMBERS and kinds[1] in _ALL_NUMBERS:
+        if a == b:
+            return True
+        a, b = (int(number) if type(number) is bool else number for number in (a, b))
+        kinds = type(a), type(b)
     if kinds == (complex, complex):
         return _near(a.real, b.real, rule) and _near(a.imag, b.imag, rule)
     if kinds[0] in _NUMBERS and kinds[1] in _NUMBERS:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import CodeType
     from typing import Any, NoReturn
 
+    from codeact.sandbox.calls.digest import digest_text
     from codeact.sandbox.calls.encoding import (
         Encoder,
         ListNode,
@@ -89,7 +90,10 @@ class Session:
     """One candidate: compiled once, loaded and called afresh in every repetition."""
 
     def __init__(self, header: "Any") -> None:
-        source, prelude, self.entry_point, self.in_place, self.baseline, self.nodes_wanted = header
+        source, prelude, self.entry_point, self.result, self.baseline, *more = header
+        self.nodes_wanted, self.digests, self.digest_above, digest_code, self.is_strict = more
+        if digest_code:
+            exec(loads(digest_code), globals())
         self.space: dict[str, Any] = {}
         self.list_node: Any = ListNode
         self.tree_node: Any = TreeNode
@@ -188,7 +192,7 @@ class Session:
         """Call, and send the answer unless nobody asks for it."""
         value = self.call(frame)
         if index is not None:
-            send(b"A" + index.to_bytes(4, "little") + self.encode(value))
+            send(b"A" + index.to_bytes(4, "little") + self.encode(value, index))
         elif self.lazy:  # a generator does its work when it is read
             self.encode(value)
 
@@ -200,7 +204,9 @@ class Session:
                 args = self.build(args)
                 kwargs = {name: self.build(value) for name, value in kwargs.items()}
             answer = self.target()(*args, **kwargs)
-            return args[0] if self.in_place else answer
+            if self.result == "presence" and type(answer) is not bool:
+                return answer is not None
+            return args[0] if self.result == "first_argument" else answer
         except BaseException as error:
             self.stop(error)
 
@@ -224,23 +230,33 @@ class Session:
             return {key: self.build(item) for key, item in value.items()}
         return value
 
-    def encode(self, answer: "Any") -> bytes:
-        encoder = Encoder(
-            {
-                ListNode: ("linked_list", list_values),
-                TreeNode: ("binary_tree", tree_values),
-                self.list_node: ("linked_list", list_values),
-                self.tree_node: ("binary_tree", tree_values),
-            }
-        )
+    def encode(self, answer: "Any", index: int = -1) -> bytes:
         try:
-            text = encoder.text(answer)
+            text = self.text(answer, index)
         except UnsupportedError as error:
             fail("unsupported_value", str(error))
         except BaseException as error:
             self.stop(error)
-        self.lazy = self.lazy or encoder.lazy
         return text.encode()
+
+    def text(self, answer: "Any", index: int) -> str:
+        """The answer as JSON, or its digest where one is expected or it is too large."""
+        if index in self.digests:
+            return digest_text(answer, is_strict=self.is_strict)
+        chain, tree = ("linked_list", list_values), ("binary_tree", tree_values)
+        nodes = {ListNode: chain, TreeNode: tree, self.list_node: chain, self.tree_node: tree}
+        encoder = Encoder(nodes)
+        encoder.is_strict = self.is_strict
+        try:
+            text = encoder.text(answer)
+        except UnsupportedError:
+            if self.digest_above:
+                return digest_text(answer, is_strict=self.is_strict)
+            raise
+        self.lazy = self.lazy or encoder.lazy
+        if 0 < self.digest_above < len(text):
+            return digest_text(answer, is_strict=self.is_strict, inexact=text)
+        return text
 
     def stop(self, error: BaseException) -> "NoReturn":
         fail("memory_limit" if type(error) is MemoryError else "raised", words(error))

@@ -47,6 +47,7 @@ class Encoder:
         self.left = MAX_ITEMS
         self.depth = 0
         self.lazy = False
+        self.is_strict = False  # then a generator or the like is no list
 
     def text(self, value: "Any") -> str:
         kind = type(value)
@@ -70,7 +71,7 @@ class Encoder:
             return self.pairs(dict.items(value))
         if kind is set or kind is frozenset:
             return f'{{"{kind.__name__}": {self.items(list(value), ordered=False)}}}'
-        if kind in LAZY:
+        if kind in LAZY and not self.is_strict:
             self.lazy = True
             return self.items(_taken(value))
         if kind in self.nodes:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from codeact.sandbox.calls.brief import brief
-from codeact.sandbox.calls.compare import same
+from codeact.sandbox.calls.oracles import is_right
 from codeact.sandbox.calls.prelude import split_prelude, whole_prelude
 from codeact.sandbox.calls.values import UnsupportedError, decode, encode, encode_call, has_node
 from codeact.sandbox.run import Outcome, Run
-from codeact.sandbox.tests import FunctionTests
+from codeact.sandbox.tests import Digest, FunctionTests
 from codeact.sandbox.verdict import Status, Verdict
 
 _DRIVER_FILES = ("encoding.py", "stand_ins.py", "driver.py")
@@ -56,6 +56,7 @@ class EncodedTests:
     frames: tuple[bytes, ...]
     expected: tuple[bytes, ...]
     has_nodes: bool
+    digests: frozenset[int] = frozenset()  # calls whose answer is known by its digest alone
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,14 @@ _lock = threading.Lock()
 @cache
 def driver_bytecode() -> bytes:
     """The driver as the content of a ``.pyc`` file (PEP 552) for this interpreter."""
+    return MAGIC_NUMBER + bytes(12) + _bytecode(*_DRIVER_FILES)
+
+
+@cache
+def _bytecode(*names: str) -> bytes:
     folder = Path(__file__).parent
-    source = "\n".join((folder / name).read_text("utf-8") for name in _DRIVER_FILES)
-    code = compile(source, "driver.py", "exec", dont_inherit=True, optimize=2)
-    return MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
+    source = "\n".join((folder / name).read_text("utf-8") for name in names)
+    return marshal.dumps(compile(source, names[-1], "exec", dont_inherit=True, optimize=2))
 
 
 def encode_tests(tests: FunctionTests) -> EncodedTests:
@@ -100,7 +105,10 @@ def encode_tests(tests: FunctionTests) -> EncodedTests:
             raise BadTestError(f"test {index}: {error}") from None
     values = [*tests.expected, *(v for call in tests.calls for v in call.args)]
     values += [v for call in tests.calls for v in call.kwargs.values()]
-    encoded = EncodedTests(tuple(frames), tuple(expected), any(map(has_node, values)))
+    digests = [i for i, answer in enumerate(tests.expected) if type(answer) is Digest]
+    encoded = EncodedTests(
+        tuple(frames), tuple(expected), any(map(has_node, values)), frozenset(digests)
+    )
     with _lock:
         _recent[id(tests)] = (tests, encoded)  # holding the tests keeps their id theirs
         while len(_recent) > _CACHED_TESTS:
@@ -116,6 +124,7 @@ def header_frame(
     repeats: int,
     is_baseline: bool,
     is_split: bool,
+    digest_above: int = 0,
 ) -> bytes:
     """The first frame: the candidate and all that the driver does with it.
 
@@ -126,15 +135,21 @@ def header_frame(
         repeats: How often all calls are made.
         is_baseline: Leave the candidate out.
         is_split: Run only those statements of the prelude that seem to be needed.
+        digest_above: Answers of more characters come as their digest; 0 for none but those
+            that are expected as one.
     """
     split = split_prelude if is_split else whole_prelude
     fields = (
         "" if is_baseline else source,
         tuple(map(tuple, split(tests.prelude))),
         tests.entry_point,
-        tests.result == "first_argument",
+        tests.result,
         is_baseline,
         _NODE_CLASSES if encoded.has_nodes else (),
+        encoded.digests | {index + len(encoded.frames) for index in encoded.digests},
+        digest_above,
+        _bytecode("digest.py") if encoded.digests or digest_above else b"",  # seldom needed
+        tests.rule.equality == "python" and tests.rule.oracle != "same_set",
         len(encoded.frames),
         repeats,
     )
@@ -218,7 +233,7 @@ def _wrong(
     except UnsupportedError as error:
         return "unsupported_value", str(error)
     expected = tests.expected[index]
-    if same(expected, answer, tests.rule):
+    if is_right(tests.calls[index], expected, answer, tests.rule):
         return None
     return "wrong_answer", f"expected {brief(expected)}, got {brief(answer)}"
 

@@ -13,6 +13,7 @@ MAX_COMPARISONS = 500_000  # about a second; beyond that only sorted order is tr
 _SAME_HASH = sys.hash_info.modulus  # ints that far apart hash alike; an answer may hold many
 
 _LABELS: dict[type, str] = {list: "row", tuple: "row", set: "set", frozenset: "set"}
+_PYTHON_LABELS: dict[type, str] = {set: "set", frozenset: "set"}
 
 
 class Numbering:
@@ -22,8 +23,9 @@ class Numbering:
     NaN; True, 1 and 1.0 differ; list and tuple (set and frozenset) are alike unless `strict_types`.
     """
 
-    def __init__(self, *, strict_types: bool) -> None:
-        self._strict_types = strict_types
+    def __init__(self, *, strict_types: bool, is_python: bool = False) -> None:
+        self._labels = _PYTHON_LABELS if is_python else {} if strict_types else _LABELS
+        self._is_python = is_python
         self._numbers: dict[Hashable, int] = {}
 
     def __call__(self, value: Any) -> int:
@@ -33,7 +35,7 @@ class Numbering:
             item, num_parts = work.pop()
             parts = parts_of(item)
             if parts is None:
-                done.append(self._number(_scalar_key(item)))
+                done.append(self._number(_scalar_key(item, self._is_python)))
             elif num_parts < 0:
                 work.append((item, len(parts)))
                 work.extend((part, -1) for part in reversed(parts))
@@ -52,7 +54,7 @@ class Numbering:
         return self._numbers.setdefault(key, len(self._numbers))
 
     def _container_key(self, kind: type, parts: list[int]) -> Hashable:
-        label = kind.__name__ if self._strict_types else _LABELS.get(kind, kind.__name__)
+        label = self._labels.get(kind, kind.__name__)
         if kind is dict:
             return label, tuple(sorted(zip(parts[::2], parts[1::2], strict=True)))
         return label, tuple(sorted(parts) if kind in (set, frozenset) else parts)
@@ -79,14 +81,20 @@ def parts_of(value: Any) -> list[Any] | None:
     return None
 
 
-def _scalar_key(value: Any) -> Hashable:
+def _scalar_key(value: Any, is_python: bool) -> Hashable:
     kind = type(value)
     if kind in (LinkedList, BinaryTree):
         return "NoneType"
     if kind is complex:
-        return "complex", _scalar_key(value.real), _scalar_key(value.imag)
+        if is_python and not value.imag:
+            return _scalar_key(value.real, is_python)
+        return "complex", _scalar_key(value.real, False), _scalar_key(value.imag, False)
     if value is None or value != value:
         return kind.__name__
+    if is_python and kind in (bool, int, float):
+        # One key for equal numbers: an integer's, whatever type it came as.
+        is_whole = kind is not float or value.is_integer()
+        value, kind = (int(value), int) if is_whole else (value, float)
     if kind is int and abs(value) >= _SAME_HASH:
         return "large int", hex(value)
     return kind.__name__, value

@@ -15,6 +15,7 @@ tag                   body
 ``str``               code points, for text with lone surrogates
 ``linked_list``       the values of the nodes
 ``binary_tree``       the values in level order, null for an absent node
+``digest``            64 hexadecimal digits, see `digest.py`
 ====================  ==========================================================
 
 A candidate's ``defaultdict``, ``OrderedDict`` and ``Counter`` cross as dict; ``deque``, ``range``,
@@ -41,13 +42,14 @@ from codeact.sandbox.calls.encoding import (
     Encoder,
     UnsupportedError,
 )
-from codeact.sandbox.tests import BinaryTree, Call, LinkedList
+from codeact.sandbox.tests import BinaryTree, Call, Digest, LinkedList
 
 __all__ = ["UnsupportedError", "decode", "encode", "encode_call", "from_json"]
 
 _NODES: dict[type, Any] = {
     LinkedList: ("linked_list", lambda chain: list(chain.values)),
     BinaryTree: ("binary_tree", lambda tree: list(tree.values)),
+    Digest: ("digest", lambda digest: [digest.sha256]),
 }
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, complex})
 # Longer runs of digits take a slow path that bounds them: text to int takes quadratic time.
@@ -244,6 +246,7 @@ _BUILDERS: dict[str, Callable[[Any], Any]] = {
     "str": lambda body: "".join(map(chr, _list(body))),
     "linked_list": lambda body: LinkedList(tuple(_list(body))),
     "binary_tree": lambda body: BinaryTree(tuple(_list(body))),
+    "digest": lambda body: Digest(*map(_text, _list(body))),
 }
 
 

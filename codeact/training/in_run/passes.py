@@ -23,7 +23,7 @@ from codeact.models.stream.ghost import ghost_gram, stream_ghost
 from codeact.models.stream.gradient import loss_gradient
 from codeact.models.stream.losses import budget_of, plan_stream
 from codeact.ops.varlen import pack_sequences
-from codeact.training.in_run_optimizer import adam_direction
+from codeact.training.in_run.optimizer import adam_direction
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from codeact.errors import InputError
 from codeact.models import ScoredSequence, parameter_names
-from codeact.training.in_run_batches import (
+from codeact.training.in_run.batches import (
     Batch,
     InRunStep,
     InRunSums,
@@ -26,8 +26,8 @@ from codeact.training.in_run_batches import (
     sequence_hash,
     sequences_of,
 )
-from codeact.training.in_run_optimizer import learning_rate
-from codeact.training.in_run_passes import (
+from codeact.training.in_run.optimizer import learning_rate
+from codeact.training.in_run.passes import (
     ValidationDirection,
     check_trainer,
     drawn_for_step,

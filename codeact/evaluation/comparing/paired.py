@@ -6,14 +6,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from codeact.errors import InputError
-from codeact.evaluation.comparison import Comparison
-
-Floats = NDArray[np.float64]
-
-# Numbers held at a time by a resampling loop: 2**21 float64 is 16 MiB.
-_CHUNK = 2**21
-# Up to here all 2**n sign patterns are listed: 16,384 for 14 pairs.
-_MAX_EXACT_PAIRS = 14
+from codeact.evaluation.comparing.comparison import Comparison, PassComparison
+from codeact.evaluation.comparing.effect_sizes import (
+    cohens_h,
+    detectable_difference,
+    discordant_pairs,
+)
+from codeact.evaluation.comparing.resampling import (
+    Floats,
+    bootstrap_means,
+    check_resampling,
+    percentiles,
+    sign_flip_test,
+)
 
 
 def compare(
@@ -23,7 +28,7 @@ def compare(
     confidence: float = 0.95,
     num_resamples: int = 10_000,
     seed: int = 0,
-) -> Comparison:
+) -> PassComparison:
     """Difference in pass rate of two models on the same tasks.
 
     The test is McNemar's, exact: of the tasks that only one of the two solves, either is equally
@@ -39,12 +44,14 @@ def compare(
         seed: Of the draws.
 
     Returns:
-        Comparison; ``difference`` is pass rate a - pass rate b, in [-1, 1].
+        ``difference`` is pass rate a - pass rate b, in [-1, 1]; with effect sizes, and the
+        smallest difference that McNemar's test would find (80 % power) where as many tasks are
+        discordant.
 
     Raises:
         InputError: No pairs, different lengths, or verdicts that are not booleans.
     """
-    _check_options(confidence, num_resamples)
+    check_resampling(confidence, num_resamples)
     a, b = _verdicts("verdicts_a", verdicts_a), _verdicts("verdicts_b", verdicts_b)
     _check_pairs("verdicts", a, b)
     from scipy.stats import binom
@@ -54,13 +61,21 @@ def compare(
     tail = float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5))
     shares = np.array([only_a, only_b, num_pairs - only_a - only_b]) / num_pairs
     draws = np.random.default_rng(seed).multinomial(num_pairs, shares, size=num_resamples)
-    return Comparison(
+    rate_a, rate_b = float(a.mean()), float(b.mean())
+    return PassComparison(
         difference=(only_a - only_b) / num_pairs,
-        interval=_percentiles((draws[:, 0] - draws[:, 1]) / num_pairs, confidence),
+        interval=percentiles((draws[:, 0] - draws[:, 1]) / num_pairs, confidence),
         p_value=min(1.0, 2 * tail),
         test="exact McNemar test",
         num_pairs=num_pairs,
         confidence=confidence,
+        rate_a=rate_a,
+        rate_b=rate_b,
+        cohens_h=cohens_h(rate_a, rate_b),
+        detectable=detectable_difference(
+            num_pairs, (only_a + only_b) / num_pairs, level=1 - confidence
+        ),
+        discordant=discordant_pairs(only_a, only_b, confidence=confidence),
     )
 
 
@@ -93,77 +108,23 @@ def compare_losses(
     Raises:
         InputError: No pairs, different lengths, NaN or infinity, a weight of 0 or below.
     """
-    _check_options(confidence, num_resamples)
+    check_resampling(confidence, num_resamples)
     a, b = _finite("losses_a", losses_a), _finite("losses_b", losses_b)
     _check_pairs("losses", a, b)
     w = _weights(weights, len(a))
     weighted = w * (a - b)
     bootstrap_rng, flip_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
-    if len(a) <= _MAX_EXACT_PAIRS:
-        test, p_value = "exact sign-flip permutation test", _exact_sign_flip(weighted)
-    else:
-        test = f"sign-flip permutation test ({num_resamples} draws)"
-        p_value = _random_sign_flip(weighted, num_resamples, flip_rng)
+    p_value, test = sign_flip_test(weighted, num_resamples, flip_rng)
     return Comparison(
         difference=float(weighted.sum() / w.sum()),
-        interval=_percentiles(_bootstrap(weighted, w, num_resamples, bootstrap_rng), confidence),
+        interval=percentiles(
+            bootstrap_means(weighted, w, num_resamples, bootstrap_rng), confidence
+        ),
         p_value=p_value,
         test=test,
         num_pairs=len(a),
         confidence=confidence,
     )
-
-
-def _bootstrap(
-    weighted: Floats, weights: Floats, num_resamples: int, rng: np.random.Generator
-) -> Floats:
-    """Weighted mean difference of each resample of the pairs."""
-    num_pairs = len(weighted)
-    step = max(1, _CHUNK // num_pairs)
-    means = np.empty(num_resamples)
-    for start in range(0, num_resamples, step):
-        size = min(step, num_resamples - start)
-        rows = rng.integers(num_pairs, size=(size, num_pairs))
-        means[start : start + size] = weighted[rows].sum(axis=1) / weights[rows].sum(axis=1)
-    return means
-
-
-def _exact_sign_flip(weighted: Floats) -> float:
-    """Share of all sign patterns whose sum is at least as far from 0 as the one seen."""
-    bits = np.arange(2 ** len(weighted))[:, None] >> np.arange(len(weighted)) & 1
-    return float(_as_extreme(bits.astype(np.float64), weighted).mean())
-
-
-def _random_sign_flip(weighted: Floats, num_draws: int, rng: np.random.Generator) -> float:
-    num_pairs = len(weighted)
-    step = max(1, _CHUNK // num_pairs)
-    num_extreme = 0
-    for start in range(0, num_draws, step):
-        size = min(step, num_draws - start)
-        bits = rng.integers(2, size=(size, num_pairs), dtype=np.int8)
-        num_extreme += int(_as_extreme(bits.astype(np.float64), weighted).sum())
-    return (num_extreme + 1) / (num_draws + 1)
-
-
-def _as_extreme(bits: Floats, weighted: Floats) -> NDArray[np.bool_]:
-    """Which rows of 0/1 signs give a sum at least as far from 0 as all ones do."""
-    # Sums equal in exact arithmetic differ by rounding; they must count as ties.
-    slack = 1e-12 * np.abs(weighted).sum()
-    sums = 2 * (bits @ weighted) - weighted.sum()
-    return np.asarray(np.abs(sums) >= abs(weighted.sum()) - slack)
-
-
-def _percentiles(draws: Floats, confidence: float) -> tuple[float, float]:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _check_options(confidence: float, num_resamples: int) -> None:
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence must be above 0 and below 1, got {confidence}")
-    if num_resamples < 1:
-        raise InputError(f"num_resamples must be at least 1, got {num_resamples}")
 
 
 def _check_pairs(name: str, a: NDArray[np.generic], b: NDArray[np.generic]) -> None:

@@ -1,0 +1,1 @@
+"""How a model is asked, and what program its answer holds."""

@@ -1,0 +1,1 @@
+"""Two models on the same tasks or rows: tests, intervals, sizes of effects, and words."""

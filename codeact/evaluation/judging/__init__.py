@@ -1,0 +1,1 @@
+"""Whether a program is right: our own check, and EvalPlus beside it."""

@@ -1,0 +1,1 @@
+"""Direct preference optimisation on packed pairs (arXiv:2305.18290)."""

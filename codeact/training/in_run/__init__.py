@@ -1,0 +1,1 @@
+"""Influence of the rows of each step while training, and the choice of rows by it."""

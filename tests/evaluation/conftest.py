@@ -1,0 +1,8 @@
+"""The helpers next to this file as modules."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # planted
