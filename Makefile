@@ -10,7 +10,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check
 NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 CPP := $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test bubblewrap lint sanitize bench gpu format clean
+.PHONY: demo test bubblewrap lint sanitize bench gpu gpu-training gpu-experiment format clean
 
 demo: $(READY)
 	.venv/bin/codeact demo
@@ -89,6 +89,15 @@ gpu:
 	  30:padding 35:hdbscan 20:kmeans; do \
 	  step $${bench%:*} $(PYTHON) benchmarks/bench_$${bench#*:}.py; done; \
 	test -z "$$failed" || { echo "failed$$failed" >&2; exit 1; }
+
+# Too long to go with the others: epochs at 7 billion parameters, and the grid in parts of 8 minutes
+# that go on from each other. WORK=FOLDER keeps the grid's cells.
+WORK ?= build/experiment
+gpu-training gpu-experiment: export PYTHONPATH := $(CURDIR)
+gpu-training:
+	timeout 540 $(PYTHON) benchmarks/bench_training.py
+gpu-experiment:
+	timeout 540 $(PYTHON) benchmarks/experiment.py $(WORK) --gpu --minutes 8
 
 # Without the module the environment is not ready either.
 clean:

@@ -159,9 +159,18 @@ def test_links_lead_somewhere(page):
 def test_the_recipe_of_the_readme_is_one(tmp_path):
     from codeact.pipeline import load_recipe
 
-    text, _ = blocks(README, "yaml")
+    text, _, _ = blocks(README, "yaml")
     (tmp_path / "recipe.yaml").write_text(text)
     assert load_recipe(tmp_path / "recipe.yaml").train.learning_rate == 2e-5
+
+
+def test_the_training_settings_of_the_readme_are_some(tmp_path):
+    from codeact.training import load_train_config
+
+    _, _, text = blocks(README, "yaml")
+    (tmp_path / "train.yaml").write_text(text)
+    config = load_train_config(tmp_path / "train.yaml")
+    assert (config.method, config.lora_rank, config.samples_per_step) == ("lora", 16, 512)
 
 
 def test_the_recipes_of_candidates_are_some(tmp_path):

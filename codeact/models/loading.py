@@ -126,7 +126,7 @@ def _quantized(
     if quantization != "nf4":
         raise InputError(f"quantization must be nf4 or None, got {quantization!r}")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError("quantization = nf4 needs bitsandbytes: pip install bitsandbytes")
+        raise InputError("quantization = nf4 needs bitsandbytes: pip install 'codeact[quantized]'")
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
