@@ -65,7 +65,7 @@ class Epoch:
         seconds: of an epoch over the whole set, by the clock on a GPU, of CPU time elsewhere.
         seconds_part: of an epoch over 40 % of it, drawn at random.
         tokens_per_second: real tokens.
-        peak_mib: of the heaviest step of the whole set; None where it does not fit.
+        peak_mib: of the heaviest step of the whole set. A way that does not fit has no Epoch.
     """
 
     seconds: float
@@ -143,6 +143,9 @@ def measure_ways(
     else:
         peaks = peaks_here(model, ways, store, whole, optimizer)
     fitting = {name: way for name, way in ways.items() if peaks[name] is not None}
+    for name in ways:
+        if name not in fitting:
+            print(f"{source.name}, {name}: out of memory")
     rounds = [time_in_turn(model, fitting, sample, store, optimizer) for _ in range(options.rounds)]
     return median_of_rounds(rounds), peaks, ModelCost.from_config(model.config)
 
@@ -178,8 +181,8 @@ def table(title: str, epochs: dict[str, Epoch]) -> str:
             f"  {name:<18}{epoch.padding:>9.1%}{epoch.num_steps:>8,}{epoch.seconds:>12,.0f}"
             f"{epoch.seconds_part:>12,.0f}{epoch.tokens_per_second:>10,.0f}{ratio:>7.2f}{peak:>10}"
         )
-    ours = epochs[OURS]
-    if base and base.peak_mib and ours.peak_mib:
+    ours = epochs.get(OURS)
+    if base and ours and base.peak_mib and ours.peak_mib:
         lines.append(
             f"  40 % in {OURS} against all of it in {BASELINE}: "
             f"{1 - ours.seconds_part / base.seconds:.1%} less time, "

@@ -117,10 +117,8 @@ def report(experiment: Experiment) -> dict[str, Any] | None:
 
 def keep(work: Path, size: str, settings: Settings) -> None:
     """Copy what a whole grid gave to ``results/``; one with other options is no grid of ours."""
-    is_written_down = all(
-        getattr(settings, name) == value for name, value in SIZES[size].options.items()
-    )
-    if os.environ.get(NO_RECORD) or not is_written_down:
+    written_down = settings_of(parse([str(work), f"--{size}", "--device", settings.device]))
+    if os.environ.get(NO_RECORD) or settings != written_down:
         return
     stem = RESULTS / f"experiment-{size}-{device_slug()}"
     for name in ("result.json", "table.md", "figure.png", "figure.svg"):

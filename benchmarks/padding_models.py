@@ -49,8 +49,8 @@ QWEN_0_5B = {
     "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936,
     "max_position_embeddings": 32768, "tie_word_embeddings": True,
 }  # fmt: skip
-# For a CPU, to a quarter in width and fewer layers. A token's loss costs as large a share of its
-# layers as in the whole model, within a factor of two.
+# For a CPU, an eighth and two sevenths as wide, with fewer layers. The output projection takes
+# 4.1 and 43 % of the layers' multiplications, in the whole models 2.0 and 38 %.
 DEEPSEEK_SMALL = {
     "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 4,
     "num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 1024,

@@ -61,9 +61,11 @@ def write_json(path: str | Path, value: object) -> None:
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes one JSON object a line, atomically; NaN is a ValueError, as JSON has none."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:
+    with replacing(path) as temporary, temporary.open("wb") as out:
         for row in rows:
-            out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+            # Half of a surrogate pair is no UTF-8; what replaces it is JSON's escape of it.
+            out.write(line.encode(errors="backslashreplace"))
 
 
 def write_parquet(path: str | Path, table: pa.Table) -> None:
@@ -98,6 +100,8 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise InputError(f"{path} line {number} is no JSON: {error.msg}") from None
+            except (ValueError, RecursionError) as error:  # an int of too many digits, too deep
+                raise InputError(f"{path} line {number} cannot be read: {error}") from None
             if not isinstance(row, dict):
                 raise InputError(f"{path} line {number} must be a JSON object, got {line[:40]!r}")
             yield row

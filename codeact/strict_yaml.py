@@ -42,8 +42,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The nested values of a YAML file; an empty file is an empty mapping.
+def read_mapping(path: Path, kind: str = "recipe") -> dict[str, Any]:
+    """The nested values of a YAML file, called ``kind`` in errors; an empty one is {}.
 
     Raises:
         InputError: No such file, not UTF-8, no YAML (with the line), or no mapping at the top.
@@ -52,12 +52,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"recipe {path} cannot be read: {reason}") from None
+        raise InputError(f"{kind} {path} cannot be read: {reason}") from None
     values = parse_yaml(text, source=path.name)
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(f"{path.name}: a recipe is `key: value` lines, got {shown(values)}")
+        raise InputError(f"{path.name}: a {kind} is `key: value` lines, got {shown(values)}")
     return {str(key): value for key, value in values.items()}
 
 

@@ -148,7 +148,8 @@ def _rows(each: BenchmarkSummary) -> list[str]:
 
 def _answers(each: BenchmarkSummary) -> str:
     """How many answers, and how many of them are no program or were cut."""
-    kinds, total = each.kinds, each.num_tasks * each.num_samples
+    kinds = each.kinds
+    total = sum(kinds[name] for name in ("whole", "empty", "truncated"))
     words = [f"{kinds[name]} {name}" for name in ("empty", "unparsable") if kinds[name]]
     if kinds["truncated"]:
         passed = kinds["truncated_passed"]

@@ -27,10 +27,11 @@ class TrainFolder:
     """
 
     def __init__(self, output: Path, *, is_first: bool) -> None:
-        self.output = output
-        self.path = output.absolute().with_name(f"{output.absolute().name}.training")
+        self.output = output.resolve()  # no folder can be renamed onto a link
+        self.path = self.output.with_name(f"{self.output.name}.training")
         self.model = self.path / _MODEL
         self._is_first = is_first
+        self._is_trained = False
 
     def begin(self, settings: Mapping[str, Any], *, resume: bool) -> None:
         """Make the folder, or find that of the same command; all ranks call this.
@@ -57,14 +58,26 @@ class TrainFolder:
         write_json(path, dict(settings))
 
     def finish(self) -> None:
-        """Give the model, and what was written beside it, the name of the output."""
-        if self._is_first:
+        """Give the model, and what was written beside it, the name of the output.
+
+        Raises:
+            InputError: something else has that name by now; the model stays where it is.
+        """
+        if not self._is_first:
+            return
+        self._is_trained = True
+        try:
             os.replace(self.model, self.output)
-            shutil.rmtree(self.path, ignore_errors=True)
+        except OSError as error:
+            raise InputError(
+                f"--output = {self.output} cannot be written, {error.strerror}: the trained model "
+                f"is in {self.model}"
+            ) from error
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def leave(self) -> None:
         """Remove the folder if there is nothing in it to go on from."""
-        if not self._is_first or not self.path.is_dir():
+        if not self._is_first or self._is_trained or not self.path.is_dir():
             return
         if not any(path.name not in (_SETTINGS, _MODEL) for path in self.path.iterdir()):
             shutil.rmtree(self.path, ignore_errors=True)

@@ -21,9 +21,10 @@ def before_words(
     from codeact.training.out_of_memory import remedies
 
     ranks = f" on each of {plan.world_size} ranks" if plan.world_size > 1 else ""
+    num_bins = min(found.accumulation, plan.num_steps)  # an epoch may have fewer
     words = (
         f"before: {_counts(rows)}; {found.num_steps} {_plural('step', found.num_steps)} of "
-        f"{found.accumulation} {_plural('bin', found.accumulation)}{ranks}, "
+        f"{num_bins} {_plural('bin', num_bins)}{ranks}, "
         f"{found.num_tokens:,} tokens, {found.padding:.1%} padding; predicted "
         f"{duration(found.seconds)} and {_gib(found.peak_mib)} of the {_gib(found.device_mib)} "
         f"that {device} has"

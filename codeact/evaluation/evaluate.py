@@ -76,7 +76,8 @@ def evaluate(
         output: Folder of the evaluation, new or to go on with.
         samples: Judge the answers of this file and generate none: lines of ``samples.jsonl``, or
             EvalPlus's with ``task_id`` and ``solution`` or ``completion``, packed with gzip or not.
-        benchmarks: ``"humaneval"`` and ``"mbpp"``; None is both, or those of ``samples``.
+        benchmarks: ``"humaneval"`` and ``"mbpp"``; None is both, or those of ``samples``. Answers
+            to another benchmark are left out.
         data: File or folder of ``HumanEvalPlus*.jsonl[.gz]`` and ``MbppPlus*.jsonl[.gz]``; None
             looks as :func:`codeact.evaluation.judging.problems.find_problems` does.
         style: How a task is put: :func:`codeact.evaluation.answering.prompts.choose_style`.
@@ -113,6 +114,7 @@ def evaluate(
     job.check()
     rows = [] if samples is None else read_rows(Path(samples))
     names = _benchmarks(benchmarks, None if samples is None else benchmarks_of(rows))
+    rows = [row for row in rows if benchmarks_of([row]) <= set(names)]
     job.tasks = [read_task_list(name, find_problems(name, _path(data))) for name in names]
     with ExitStack() as stack:
         job.sandbox = sandbox or stack.enter_context(_sandbox(workers))
@@ -159,10 +161,11 @@ class _Job:
         self, rows: list[dict[str, object]], path: Path, num_samples: int | None
     ) -> Evaluation:
         """Judge what a file holds."""
-        folder = self.folder({"samples": sha256_of(rows), "num_samples": num_samples})
         problems = self.problems()
         known = frozenset(task_id for tasks in self.tasks for task_id in tasks.task_ids)
         given: GivenSamples = given_samples(rows, path, problems, known, num_samples)
+        # After all checks of the file: --no-resume throws away what is there.
+        folder = self.folder({"samples": sha256_of(rows), "num_samples": num_samples})
         words = tuple(given.words())
         for line in words:
             _LOG.warning("%s: %s", path, line)

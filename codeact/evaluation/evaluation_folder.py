@@ -68,6 +68,11 @@ class EvaluationFolder:
         """Write the results into ``evaluation.json``."""
         self._write(dict(summary))
 
+    def drop_verdicts(self) -> None:
+        """Have all answers judged again."""
+        self.results.unlink(missing_ok=True)
+        self.judged.unlink(missing_ok=True)
+
     def _write(self, summary: dict[str, Any] | None) -> None:
         described = {
             "settings": self.settings,
@@ -101,10 +106,9 @@ class EvaluationFolder:
                 raise InputError(
                     f"{self.path} holds answers to another version of {benchmark}; {advice}"
                 )
-        if there.get("versions", {}).get("codeact") != __version__:
-            # Rules of the judgement may have changed with the version.
-            self.results.unlink(missing_ok=True)
-            self.judged.unlink(missing_ok=True)
+        written_by = there.get("versions")
+        if not isinstance(written_by, dict) or written_by.get("codeact") != __version__:
+            self.drop_verdicts()  # rules of the judgement may have changed with the version
 
 
 def check_folder(path: Path) -> None:

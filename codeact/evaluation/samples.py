@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
@@ -86,9 +87,9 @@ class SampleFile:
 
     def add(self, sample: Sample) -> None:
         """Keep one answer."""
-        # Half of a surrogate pair is no UTF-8; JSON's escape of it is.
-        line = json.dumps(asdict(sample), ensure_ascii=_has_surrogate(sample), allow_nan=False)
-        self._stream.write(line.encode() + b"\n")
+        line = json.dumps(asdict(sample), ensure_ascii=False, allow_nan=False) + "\n"
+        # Half of a surrogate pair is no UTF-8; what replaces it is JSON's escape of it.
+        self._stream.write(line.encode(errors="backslashreplace"))
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self.samples[sample.name] = sample
@@ -130,8 +131,7 @@ def sample_from_row(row: dict[str, Any], where: str) -> Sample:
         raise InputError(f"{where}: finish must be stop or length, got {row['finish']!r:.40}")
     if row["sample"] < 0:
         raise InputError(f"{where}: sample must be at least 0, got {row['sample']}")
+    for column in ("seconds", "num_tokens"):
+        if not 0 <= row[column] < math.inf:
+            raise InputError(f"{where}: {column} must be at least 0, got {row[column]!r:.40}")
     return Sample(**{column: row[column] for column in _COLUMNS})
-
-
-def _has_surrogate(sample: Sample) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in sample.response + sample.solution)

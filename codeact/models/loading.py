@@ -94,6 +94,7 @@ def load_model(
     attn_implementation = _checked_attention(attn_implementation, attn_backend, placed)
     words = load_tokenizer(source if tokenizer is None else tokenizer)
     weights_file = None if adapter is None else _checked_adapter(adapter)
+    quantized = _quantized(quantization, weights, placed)
     try:
         # With loading info it returns a pair, which its annotation does not say.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -101,7 +102,7 @@ def load_model(
             dtype=weights,
             attn_implementation=attn_implementation,
             output_loading_info=True,
-            **_quantized(quantization, weights, placed),
+            **quantized,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model {source!r} cannot be loaded: {_first_line(error)}") from error

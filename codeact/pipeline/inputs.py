@@ -22,8 +22,9 @@ def outside_inputs(recipe: Recipe) -> dict[str, str]:
     """Hashes or names by what :class:`codeact.pipeline.stage.Stage` calls them in ``reads``.
 
     ``source`` is the data, ``queries`` are the rows that rds+ compares with, ``benchmarks`` the
-    benchmark files, ``problems`` those that the models are asked to solve, ``model`` and ``embedder`` the model folders; ``machine`` is the device and the
-    dtype that ``auto`` stands for here.
+    benchmark files that rows must not come from, ``problems`` those that models answer, ``model``
+    and ``embedder`` the model folders; ``machine`` is the device and the dtype that ``auto`` stands
+    for here.
 
     Raises:
         InputError: the device cannot be used, or files of benchmarks cannot be read.

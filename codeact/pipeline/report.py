@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from codeact.pipeline.report_benchmarks import benchmark_section
 from codeact.pipeline.report_facts import RunFacts, main_pair_first, read_run
 from codeact.pipeline.report_page import KeyFigure, write_page
 from codeact.pipeline.report_selection import (
@@ -40,6 +41,7 @@ _SECTIONS = (
     packing_section,
     training_section,
     result_section,
+    benchmark_section,
     decontamination_section,
     provenance_section,
 )
@@ -69,7 +71,7 @@ def write_report(run: str | Path) -> Path:
         summary=_summary(facts),
         verdict=_verdict(facts),
         key_figures=_key_figures(facts),
-        sections=[section(facts) for section in _SECTIONS],
+        sections=[section for make in _SECTIONS if (section := make(facts)) is not None],
         footer="from the files in this folder",
         source_title="The recipe, every key written out",
     )

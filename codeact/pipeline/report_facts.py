@@ -43,6 +43,7 @@ class RunFacts:
     held_out: Columns | None
     comparison: Mapping[str, Any] | None
     decontamination: Mapping[str, Any] | None
+    benchmarks: Mapping[str, Any] | None
 
     @property
     def arm_names(self) -> Mapping[str, str]:
@@ -86,6 +87,7 @@ def read_run(path: Path) -> RunFacts:
         held_out=_columns(path / "evaluation" / "held_out.parquet", _HELD_OUT),
         comparison=_optional_json(path / "evaluation" / "comparison.json"),
         decontamination=_optional_json(path / "decontamination.json"),
+        benchmarks=_optional_json(path / "evaluation" / "benchmarks" / "comparison.json"),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from codeact.pipeline.figures import SMOOTHED_FROM, loss_curves, padding_bars
+from codeact.pipeline.report_cost import cost_table
 from codeact.pipeline.report_facts import RunFacts, main_pair_first, mean_interval
 from codeact.pipeline.report_parts import Section, Table, as_figure
 from codeact.pipeline.report_words import (
@@ -82,7 +83,7 @@ def training_section(facts: RunFacts) -> Section:
             "which arm is better: that is for the held-out rows to say."
         ],
         figures=[as_figure("training", caption, loss_curves(facts.logs, facts.arm_names))],
-        tables=[Table(head, lines)] if lines else [],
+        tables=[Table(head, lines), *cost_table(facts)] if lines else [],
     )
 
 

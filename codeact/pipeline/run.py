@@ -81,7 +81,7 @@ STAGES = (
     ),
     Stage(
         "evaluate", "Compare on held-out rows", "rows",
-        ("evaluate.confidence", "evaluate.num_resamples", "model", "score", "train.method", "seed"),
+        ("evaluate.confidence", "evaluate.num_resamples", "model", "score", "seed"),
         ("model", "machine"), tuple(f"train-{arm}" for arm in ARMS), evaluate_stage,
     ),
     Stage(
@@ -94,8 +94,7 @@ BENCHMARK_STAGE = Stage(
     "benchmarks", "Answer the benchmarks", "steps",
     (
         "evaluate.benchmarks", "evaluate.confidence", "evaluate.num_samples",
-        "evaluate.temperature", "evaluate.max_new_tokens", "evaluate.limit", "model",
-        "train.method", "seed",
+        "evaluate.temperature", "evaluate.max_new_tokens", "evaluate.limit", "model", "seed",
     ),
     ("model", "machine", "problems"), tuple(f"train-{arm}" for arm in ARMS), benchmark_stage,
 )  # fmt: skip

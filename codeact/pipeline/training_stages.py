@@ -15,14 +15,12 @@ from codeact.errors import InputError
 from codeact.evaluation import compare_losses
 from codeact.files import read_parquet, write_json, write_jsonl, write_parquet
 from codeact.models import LoadedModel, ScoredSequence, stream_nlls
-from codeact.packing import BinPlan, ModelCost, plan_bins
+from codeact.packing import BinPlan, plan_bins
 from codeact.pipeline.stage import StageContext, StageResult
+from codeact.pipeline.training_cost import training_summary
 from codeact.progress import OnProgress
-from codeact.training import TrainConfig, TrainResult, fine_tune, resolve_accumulation
-from codeact.training.cost.dry_run import computes_in
+from codeact.training import TrainConfig, fine_tune, resolve_accumulation
 from codeact.training.cost.forecast import forecast
-from codeact.training.cost.peak_flops import peak_flops
-from codeact.training.cost.spending import Spending, spending
 
 ARMS = ("selected", "random")
 
@@ -70,16 +68,11 @@ def train_arm(context: StageContext, arm: str) -> StageResult:
     saved = sorted(path for path in (folder / "model").rglob("*") if path.is_file())
     # After the model: what the report shows is there only when the stage is all but done.
     write_jsonl(folder / "log.jsonl", [asdict(step) for step in result.steps])
-    summary = {
-        "seconds": result.seconds,
-        "num_tokens": result.num_tokens,
-        "tokens_per_second": result.tokens_per_second,
-        "num_steps": len(result.steps),
-        "peak_mib": result.peak_mib,
-        "num_examples": len(subset),
-        "forecast": asdict(predicted),
-        "spending": asdict(_spending(context, loaded, plan, result, tokenized)),
-    }
+    summary = training_summary(
+        result, predicted, loaded.model, plan, config,
+        batch_size=context.recipe.pack.batch_size, full_seqlens=tokenized.seqlens,
+    )  # fmt: skip
+    summary["num_examples"] = len(subset)
     write_json(folder / "summary.json", summary)
     root = context.folder.path
     return StageResult(
@@ -87,28 +80,6 @@ def train_arm(context: StageContext, arm: str) -> StageResult:
         + [str(path.relative_to(root)) for path in saved],
         f"{len(subset)} rows, {len(result.steps)} steps, {result.tokens_per_second:.0f} tokens/s, "
         f"loss {result.steps[0].loss:.3f} to {result.steps[-1].loss:.3f}",
-    )
-
-
-def _spending(
-    context: StageContext,
-    loaded: LoadedModel,
-    plan: BinPlan,
-    result: TrainResult,
-    full: TokenizedExamples,
-) -> Spending:
-    """What an arm took, against padded batches and against all rows."""
-    config, text = _train_config(context), loaded.model.config.get_text_config(decoder=True)
-    return spending(
-        result,
-        plan,
-        ModelCost.from_config(loaded.model.config),
-        peak=peak_flops(loaded.model.device, computes_in(config, loaded.model)),
-        accumulation=resolve_accumulation(config, plan),
-        frozen_weights=config.method != "full",
-        head_flops=2.0 * text.hidden_size * text.vocab_size,
-        batch_size=context.recipe.pack.batch_size,
-        full_seqlens=full.seqlens,
     )
 
 

@@ -50,8 +50,10 @@ def with_adapter(model: PreTrainedModel, config: TrainConfig) -> Any:
         ) from None
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise InputError("the model holds an adapter already: merge it first")
-    _refuse_head(model, config)
     targets: Any = config.target_names
+    if targets != (_ALL_LINEAR,):
+        _refuse_unknown(model, config)
+        _refuse_head(model, config)
     options = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
@@ -73,6 +75,14 @@ def with_adapter(model: PreTrainedModel, config: TrainConfig) -> Any:
             raise InputError(
                 f"lora_targets = {', '.join(config.target_names)}: {reason}"
             ) from error
+
+
+def _refuse_unknown(model: PreTrainedModel, config: TrainConfig) -> None:
+    """PEFT passes over a name that no layer has as long as another one has a layer."""
+    names = [name for name, _ in model.named_modules()]
+    for target in config.target_names:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise InputError(f"lora_targets names {target}, which is no layer of the model")
 
 
 def _refuse_head(model: PreTrainedModel, config: TrainConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -43,7 +44,8 @@ def _check_choices(config: TrainConfig) -> None:
 
 def _check_number(name: str, value: Any, rule: str, holds: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not holds(value):
+    # An int may be larger than any float, which isfinite does not take.
+    if not number or not abs(value) <= sys.float_info.max or not holds(value):
         raise InputError(f"{name} must be {rule}, got {shown(value)}")
 
 
@@ -224,11 +226,11 @@ def load_train_config(
         InputError: the file is missing or no YAML, or a key or value is not one that is known; the
             text names the file, the key and the rule, and the nearest key.
     """
-    values = {} if path is None else read_mapping(Path(path))
+    values = {} if path is None else read_mapping(Path(path), "config")
     source = "" if path is None else f"{Path(path).name}: "
     named = values.pop("preset", None)
     name = named if preset is None else preset
-    if name is not None and name not in PRESETS:
+    if name is not None and name not in [*PRESETS]:  # a list, since the file may hold anything
         # Said of the file only where the file says it.
         where = source if preset is None else ""
         raise InputError(f"{where}preset must be one of {', '.join(PRESETS)}, got {shown(name)}")

@@ -10,8 +10,13 @@ from codeact.errors import InputError
 from codeact.packing import BinPlan
 from codeact.training.config import TrainConfig
 
-# What PyTorch's CPU allocator and its callers write into a bare RuntimeError.
-_CPU_WORDS = re.compile(r"DefaultCPUAllocator|can't allocate memory|not enough memory", re.I)
+# What comes as a bare RuntimeError: PyTorch's CPU allocator and its callers; a GPU's driver, Triton
+# and cuBLAS where they allocate beside PyTorch's allocator.
+_WORDS = re.compile(
+    r"DefaultCPUAllocator|can't allocate memory|not enough memory"
+    r"|(CUDA error|\[CUDA\]): out of memory|CUBLAS_STATUS_ALLOC_FAILED",
+    re.I,
+)
 # CUDA: "Tried to allocate 2.00 GiB."; CPU: "you tried to allocate 1073741824 bytes."
 _ASKED = re.compile(r"tried to allocate (?P<number>[\d.]+) (?P<unit>[KMGT]iB|bytes)", re.I)
 
@@ -20,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that the GPU or the process had no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and _CPU_WORDS.search(str(error)) is not None
+    return isinstance(error, RuntimeError) and _WORDS.search(str(error)) is not None
 
 
 def memory_advice(config: TrainConfig, plan: BinPlan, error: BaseException) -> InputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,12 +15,13 @@ from transformers import PrinterCallback
 
 from codeact.errors import InputError
 from codeact.models import PeakMemory
+from codeact.packing import BinPlan
 from codeact.training.checkpoint import (
     WholeCheckpoint,
     check_same_config,
     last_whole_checkpoint,
 )
-from codeact.training.config import TrainConfig
+from codeact.training.config import TrainConfig, num_optimizer_steps, num_warmup_steps
 from codeact.training.loss import num_ranks
 from codeact.training.out_of_memory import is_out_of_memory, memory_advice
 from codeact.training.step_log import StepLog, StepRecorder
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from codeact.training.trainer import CodeActTrainer
+
+logger = logging.getLogger(__name__)
 
 OnStep = Callable[[StepLog, int], None]
 
@@ -101,6 +105,8 @@ def run_trainer(
     """
     handle: Any = trainer
     model = handle.model
+    if handle.is_world_process_zero():
+        _warn_of_warmup(config, trainer.plan)
     before = () if checkpoint is None else tuple(StepLog(**step) for step in checkpoint.steps)
     recorder = StepRecorder(config, before=before, on_step=on_step)
     handle.remove_callback(PrinterCallback)  # it prints every log to stdout
@@ -132,6 +138,18 @@ def run_trainer(
         resumed_at=0 if checkpoint is None else checkpoint.step,
         num_ranks=num_ranks(),
     )
+
+
+def _warn_of_warmup(config: TrainConfig, plan: BinPlan) -> None:
+    """A paper's warm-up on a small set leaves nothing after it."""
+    num_warmup, num_steps = num_warmup_steps(config, plan), num_optimizer_steps(config, plan)
+    if num_warmup >= num_steps:
+        logger.warning(
+            "all %d optimizer steps are warm-up (%d steps): the learning rate never reaches %g",
+            num_steps,
+            num_warmup,
+            config.learning_rate,
+        )
 
 
 def save_whole(

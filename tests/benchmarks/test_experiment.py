@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from experiment import keep, main
+from experiment import keep, main, parse, settings_of
 from experiment_data import load_tasks, make_split, mbpp_train, strata_of
-from experiment_grid import FULL, SIZES, Cell, Settings, grid, part_of
+from experiment_grid import FULL, Cell, Settings, grid, part_of
 from experiment_picture import draw, headline, lines_of
 from experiment_run import Experiment, Folder, expected_seconds
 from experiment_table import markdown
@@ -61,7 +61,7 @@ CELLS = grid(["random", "ifd"], ["0.25"], 2)
 
 @pytest.fixture(scope="module")
 def finished(data, tiny_model_folder, tmp_path_factory) -> Experiment:
-    """Both methods at a quarter, two seeds; every call is cut off after its first cell."""
+    """Both methods at a quarter, two seeds."""
     train = TrainConfig(epochs=1.0, learning_rate=1e-3, capacity=512, accumulation=1)
     settings = Settings(
         model=str(tiny_model_folder), data=data, num_rows=24, num_held_out=12, max_length=400,
@@ -428,11 +428,19 @@ def test_the_picture_has_every_seed(tmp_path) -> None:
 def test_only_a_grid_that_is_written_down_is_kept(settings, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("CODEACT_BENCH_NO_RECORD")
     monkeypatch.setattr("experiment.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("experiment.demo_model", lambda: tmp_path / "demo")
     (tmp_path / "results").mkdir()
     (tmp_path / "table.md").write_text("| a table |\n")
     keep(tmp_path, "small", settings)
     assert not list((tmp_path / "results").iterdir())
-    keep(tmp_path, "small", Settings(settings.model, **SIZES["small"].options))
+    written_down = settings_of(parse([str(tmp_path), "--small"]))
+    for other in (
+        {"model": settings.model}, {"data": settings.data}, {"control_of": "cdas"},
+        {"train": settings.train},
+    ):  # fmt: skip
+        keep(tmp_path, "small", replace(written_down, **other))
+    assert not list((tmp_path / "results").iterdir())
+    keep(tmp_path, "small", written_down)
     (kept,) = (tmp_path / "results").iterdir()
     assert kept.name.startswith("experiment-small-")
     assert kept.read_text() == "| a table |\n"

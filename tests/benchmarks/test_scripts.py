@@ -71,6 +71,13 @@ def test_quick_training(capsys: pytest.CaptureFixture[str]) -> None:
     assert "less time" in printed
 
 
+def test_a_way_that_does_not_fit_leaves_a_table_of_the_others() -> None:
+    epoch = bench_training.Epoch(10.0, 4.0, 100.0, 0.1, 3, 1024.0)
+    shown = bench_training.table("a case", {bench_training.BASELINE: epoch})
+    assert bench_training.BASELINE in shown
+    assert "less time" not in shown
+
+
 def test_padding_counts_as_work_and_packed_sequences_do_not_see_each_other() -> None:
     cost = ModelCost(10.0, (AttentionCost(1, 1.0),))  # a pair costs 1, a token 10
     seqlens = np.array([2, 4, 3])

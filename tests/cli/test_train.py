@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,32 @@ def test_a_work_folder_without_a_checkpoint_goes(tmp_path: Path) -> None:
     assert [path.name for path in folder.path.iterdir()] == ["settings.json"]
 
 
+def test_the_model_goes_where_a_link_points(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    folder = TrainFolder(tmp_path / "link", is_first=True)
+    folder.begin({"epochs": 1}, resume=True)
+    folder.model.mkdir()
+    (folder.model / "config.json").write_text("{}")
+    folder.finish()
+    folder.leave()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"]
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["config.json"]
+
+
+def test_a_trained_model_is_not_lost(tmp_path: Path) -> None:
+    """Whatever came into the output while it trained, before any checkpoint."""
+    folder = TrainFolder(tmp_path / "f", is_first=True)
+    folder.begin({"epochs": 1}, resume=True)
+    folder.model.mkdir()
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f/notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"not empty: the trained model is in .*f\.training/model"):
+        folder.finish()
+    folder.leave()
+    assert folder.model.is_dir()
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 00 s"), (3599.6, "1 h 00 min"),
@@ -183,7 +210,7 @@ def test_durations(seconds: float, words: str) -> None:
 
 
 def test_words_before() -> None:
-    plan = plan_bins([60, 50, 40, 30], 100, world_size=2)
+    plan = plan_bins([60] * 4, 100, world_size=2)
     found = Forecast(3, 1234, 2, 0.1, 75.0, 1.0, peak_mib=3072.0, device_mib=2048.0)
     words = before_words(found, plan, TrainConfig(), rows={"ok": 4, "truncated": 1}, device="cpu")
     assert words == (
@@ -193,6 +220,13 @@ def test_words_before() -> None:
         "example) instead of 100; precision = bfloat16; method = lora; method = qlora; fsdp = true "
         "over several devices"
     )
+    # An epoch of one bin a rank, however many a step may hold.
+    large, lone = (
+        dataclasses.replace(found, accumulation=170),
+        plan_bins([60, 50], 100, world_size=2),
+    )
+    one = before_words(large, lone, TrainConfig(), rows={"ok": 4}, device="cpu")
+    assert "3 steps of 1 bin on each of 2 ranks, 1,234 tokens" in one
 
 
 def test_words_after() -> None:

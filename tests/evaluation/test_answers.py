@@ -70,7 +70,7 @@ def test_mbpp_answers_stand_alone() -> None:
     assert solution_of(WHOLE + "```", MBPP, PREFIXED) == WHOLE
 
 
-@pytest.mark.parametrize("response", ["", "  \n", "# only\n  # comments"])
+@pytest.mark.parametrize("response", ["", "  \n", "# only\n  # comments", "# # " * 200 + "\n "])
 @pytest.mark.parametrize("style", [COMPLETION, PREFIXED, CHAT], ids=lambda style: style.name)
 def test_an_answer_without_code_is_no_program(style: PromptStyle, response: str) -> None:
     assert solution_of(response, MBPP, style) == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from codeact.errors import InputError
 from codeact.evaluation.evaluate import evaluate
 from codeact.evaluation.evaluation_folder import folder_fingerprint
 from codeact.evaluation.judging.evalplus_files import EvalPlusFailed, EvalPlusVerdict
-from codeact.evaluation.results import read_results
+from codeact.evaluation.results import read_results, write_results
+from codeact.evaluation.samples import read_samples
 from codeact.models import LoadedModel, load_model
 from codeact.sandbox import Sandbox
 
@@ -122,6 +124,42 @@ def test_missing_and_duplicated_answers_fail_and_are_not_run(
     # A file of one benchmark is not an evaluation of the other.
     only = run(None, samples=write(answers, rows[:2]), output=tmp_path / "one")
     assert [each.benchmark for each in only.benchmarks] == ["humaneval"]
+    # Nor has it to do with the one that is asked for.
+    mbpp = run(None, samples=write(answers, rows), output=tmp_path / "mbpp", benchmarks=["mbpp"])
+    assert [(row.task_id, row.base_status) for row in mbpp.rows] == [("Mbpp/3", "empty")]
+
+
+def test_half_a_surrogate_pair_is_kept_and_is_no_program(
+    run: Any, answers: Path, tmp_path: Path
+) -> None:
+    rows = [{"task_id": "HumanEval/0", "solution": "x = '\ud83d'"}]
+    found = run(None, samples=write(answers, rows), limit=1)
+    assert [(row.task_id, row.plus) for row in found.rows] == [("HumanEval/0", False)]
+    kept = [*read_samples(tmp_path / "eval" / "samples.jsonl")]
+    assert [each.solution for each in kept] == ["x = '\ud83d'"]
+
+
+def test_a_bad_file_leaves_what_is_there(run: Any, answers: Path, tmp_path: Path) -> None:
+    run(None, samples=answers)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "eval").iterdir()}
+    bad = write(tmp_path / "bad.jsonl", [{"task_id": "HumanEval/7", "solution": "x = 1"}])
+    with pytest.raises(InputError, match="task_id must be a task of the benchmarks"):
+        run(None, samples=bad, resume=False)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "eval").iterdir()} == kept
+
+
+def test_two_earlier_verdicts_on_one_answer_are_none(
+    run: Any, answers: Path, tmp_path: Path
+) -> None:
+    """As two processes leave them that were both killed while they judged one folder."""
+    first = run(None, samples=answers)
+    results = tmp_path / "eval" / "results.jsonl"
+    lines = results.read_text().splitlines(keepends=True)
+    results.write_text(lines[0] * 2 + "".join(lines[1:]))
+    assert run(None, samples=answers).rows == first.rows
+    description = tmp_path / "eval" / "evaluation.json"
+    description.write_text(json.dumps({**json.loads(description.read_text()), "versions": None}))
+    assert run(None, samples=answers).rows == first.rows
 
 
 def test_a_model_answers_and_a_killed_run_goes_on(
@@ -165,6 +203,17 @@ def test_a_model_answers_and_a_killed_run_goes_on(
     monkeypatch.setattr("codeact.evaluation.answering.asking.PreparedModel.load", None)
     monkeypatch.setattr("codeact.evaluation.judging.judge.check", None)
     assert run(tiny_model_folder, **options).rows == whole.rows
+
+
+def test_verdicts_go_with_their_answers(run: Any, tiny_model_folder: Path, tmp_path: Path) -> None:
+    options = {"benchmarks": ["mbpp"], "max_new_tokens": 4}
+    first = run(tiny_model_folder, **options)
+    results = tmp_path / "eval" / "results.jsonl"
+    passed = replace(first.rows[0], base=True, plus=True, base_status="pass", plus_status="pass")
+    write_results(results, [passed])
+    assert run(tiny_model_folder, **options).rows == (passed,)
+    (tmp_path / "eval" / "samples.jsonl").unlink()
+    assert run(tiny_model_folder, **options).rows == first.rows
 
 
 def test_other_settings_are_refused_until_told_otherwise(

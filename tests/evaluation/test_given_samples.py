@@ -93,6 +93,7 @@ def test_our_own_lines_keep_their_numbers() -> None:
     [
         ([row(0), row(4)], "samples.jsonl row 2: task_id must be a task .*, got 'HumanEval/4'"),
         ([{"completion": "x"}], "row 1: task_id must be a task of the benchmarks, got None"),
+        ([row(0), {"task_id": ["x"]}], r"row 2: task_id must be a task .*, got \['x'\]"),
         ([row(0, code="x")], "row 1: solution or completion must be text, got None"),
         ([row(0, solution=3)], "row 1: solution or completion must be text, got 3"),
     ],
@@ -120,6 +121,7 @@ def test_reading_files(tmp_path: Path) -> None:
         (b'{"a": 1}\n[1]\n', r"line 2 must be a JSON object, got '\[1\]'"),
         (b'{"a": 1}\n{"a"\n', "line 2 is no JSON"),
         (b"[" * 100000, "line 1 is no JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "line 1 is no JSON"),
         (b"\xff\xfe", "broken gzip, or not UTF-8 text"),
         (gzip.compress(b"{}" * 99)[:-9], "broken gzip"),
     ],

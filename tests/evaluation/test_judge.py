@@ -69,7 +69,7 @@ def test_a_failure_of_no_test_fails_both(sandbox):
 
 
 def test_many_answers_in_order_and_equal_ones_once(sandbox, monkeypatch):
-    from codeact.evaluation import judge as module
+    from codeact.evaluation.judging import judge as module
 
     calls, told = [], []
 
@@ -98,7 +98,7 @@ def test_samples_of_unknown_problems_are_refused(sandbox):
 
 
 def test_a_failed_sandbox_is_no_verdict(monkeypatch, sandbox):
-    from codeact.evaluation import judge as module
+    from codeact.evaluation.judging import judge as module
 
     failed = Verdict("sandbox_error", "no namespace", 3, 0, None)
     monkeypatch.setattr(module, "check", lambda *_, **__: failed)
@@ -108,15 +108,15 @@ def test_a_failed_sandbox_is_no_verdict(monkeypatch, sandbox):
 
 # Problems of few or quick calls; the first number of each set is its first problem.
 PLANTED = {
-    "humaneval": [1, 3, 4, 5, 7, 8, 9, 13, 18, 20, 23, 28, 30, 34, 35, 41, 42, 45, 48, 52, 57],
-    "mbpp": [3, 4, 6, 8, 9, 11, 14, 16, 18, 57, 59, 62, 66, 68, 71, 77, 80, 82, 84, 89, 91, 96],
+    "humaneval": [1, 4, 9, 20, 34, 45, 57],
+    "mbpp": [3, 8, 14, 59, 66, 77, 82],
 }
 PREFIX = {"humaneval": "HumanEval/", "mbpp": "Mbpp/"}
 
 
 @pytest.mark.parametrize("benchmark", PLANTED)
 def test_no_planted_wrong_solution_passes(benchmark, data_folder, sandbox):
-    """One change in each of 43 problems (every kind of change in all with CODEACT_FULL=1)."""
+    """One change in each of 14 problems (every kind of change in all with CODEACT_FULL=1)."""
     is_full = bool(os.environ.get("CODEACT_FULL"))
     chosen = None if is_full else [f"{PREFIX[benchmark]}{n}" for n in PLANTED[benchmark]]
     problems = load_problems(benchmark, data_folder / "bench", sandbox, task_ids=chosen)

@@ -142,6 +142,7 @@ def test_the_file_is_looked_for_in_order(tmp_path, monkeypatch):
         (["{"], "line 1: no JSON"),
         (["[1]"], "line 1: a problem of EvalPlus needs task_id, prompt"),
         ([json.dumps({**ROW, "task_id": "Mbpp/2"})], "must begin with HumanEval/, got 'Mbpp/2'"),
+        ([json.dumps({**ROW, "base_input": []})], "HumanEval/1: base_input is empty"),
         ([json.dumps(ROW)] * 2, "line 2: task ids must be unique, HumanEval/1 comes twice"),
         (
             [json.dumps({**ROW, "canonical_solution": "    return x / 0\n"})],

@@ -103,6 +103,23 @@ def test_an_id_given_more_often_than_others_counts_as_failed(tmp_path: Path) -> 
     assert read_run(path).seeds[0].tasks_with("mbpp", "duplicated") == ["Mbpp/3"]
 
 
+def test_answers_are_counted_by_benchmark(tmp_path: Path) -> None:
+    """Two to each HumanEval task are no duplicates where most tasks, of MBPP, have one."""
+    rows = [(f"HumanEval/{task}", status, "pass") for task in (0, 1) for status in ("pass", "fail")]
+    rows += [(f"Mbpp/{task}", "pass", "pass") for task in (2, 3, 4)]
+    (results,) = read_run(statuses(tmp_path / "s.jsonl", rows)).seeds
+    assert set(results.verdicts("humaneval", "base").values()) == {(True, False)}
+    assert set(results.verdicts("mbpp", "base").values()) == {(True,)}
+
+
+def test_a_task_without_answers_is_missing(tmp_path: Path) -> None:
+    answer = [{"base_status": "pass", "plus_status": "pass"}]
+    run = read_run(evalplus(tmp_path / "a.json", {"Mbpp/2": answer, "Mbpp/3": []}))
+    report = compare_run_pair(run, run, metrics=["base"])
+    assert report.comparisons[0].comparison.rate_a == 0.5
+    assert report.notes[0].endswith("no answer to 1 of 2 tasks, counted as failed: Mbpp/3")
+
+
 def test_numbers_of_answers_are_taken_as_given(tmp_path: Path) -> None:
     rows = [("Mbpp/2", "fail", "fail", "x", 1), ("Mbpp/2", "pass", "pass", "x", 0)]
     assert base(statuses(tmp_path / "s.jsonl", rows)) == {"Mbpp/2": (True, False)}
@@ -205,9 +222,26 @@ def test_versions_must_agree(tmp_path: Path) -> None:
 def test_tests_that_were_not_run_are_not_compared(tmp_path: Path) -> None:
     answer = [{"base_status": "pass", "plus_status": None}]
     a = read_run(evalplus(tmp_path / "a.json", {"Mbpp/2": answer}))
-    assert [one.metric for one in compare_run_pair(a, a).comparisons] == ["base"]
+    report = compare_run_pair(a, a)
+    assert [one.metric for one in report.comparisons] == ["base"]
+    assert report.notes[0] == "the plus tests of MBPP were not run in both runs"
     with pytest.raises(InputError, match="the plus tests of mbpp were not run"):
         compare_run_pair(a, a, metrics=["plus"])
+
+
+def test_answers_that_the_plus_tests_left_out_fail_them(tmp_path: Path) -> None:
+    rows = [
+        ("Mbpp/2", "pass", "pass"),
+        ("Mbpp/3", "pass"),
+        ("Mbpp/4", "fail"),
+        ("Mbpp/5", "pass", "pass"),
+    ]
+    run = read_run(statuses(tmp_path / "s.jsonl", rows))
+    report = compare_run_pair(run, run)
+    assert [one.comparison.rate_a for one in report.comparisons] == [0.75, 0.5]
+    assert report.notes[0].endswith(
+        "an answer that the plus tests left out to 1 of 4 tasks, counted as failed: Mbpp/3"
+    )
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ def test_two_writers_are_refused(tmp_path: Path) -> None:
         (lambda row: row.pop("solution"), "line 2: solution is missing or of another type"),
         (lambda row: row.update(sample=True), "line 2: sample is missing or of another type"),
         (lambda row: row.update(sample=-1), "line 2: sample must be at least 0, got -1"),
+        (lambda row: row.update(seconds=float("nan")), "seconds must be at least 0, got nan"),
+        (lambda row: row.update(num_tokens=-1), "line 2: num_tokens must be at least 0, got -1"),
         (lambda row: row.update(finish="eos"), "line 2: finish must be stop or length, got 'eos'"),
     ],
 )
@@ -68,4 +70,12 @@ def test_refuses(tmp_path: Path, change: Callable[[dict[str, Any]], Any], messag
     path = tmp_path / "samples.jsonl"
     path.write_text(json.dumps(asdict(ONE)) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(InputError, match=message):
+        SampleFile(path, NAMES)
+
+
+@pytest.mark.parametrize("line", ['{"sample": ' + "9" * 5000 + "}", "[" * 100_000, "{"])
+def test_lines_that_json_cannot_read_are_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps(asdict(ONE)) + "\n" + line + "\n")
+    with pytest.raises(InputError, match=r"samples\.jsonl line 2 "):
         SampleFile(path, NAMES)

@@ -60,6 +60,20 @@ def test_nothing_given_is_the_default(write: Write, text: str) -> None:
         ("train: {learning_rate: .nan}", "train.learning_rate must be a finite number, got nan"),
         ("data: {num_held_out: 1}", "data.num_held_out must be greater than or equal to 2, got 1"),
         ("evaluate: {confidence: 1}", "evaluate.confidence must be less than 1, got 1"),
+        (
+            "evaluate: {benchmarks: [humaneval, apps]}",
+            "evaluate.benchmarks.1 must be 'humaneval' or 'mbpp', got 'apps'",
+        ),
+        (
+            "evaluate: {benchmarks: [mbpp, mbpp]}",
+            "evaluate.benchmarks must name each benchmark once, got ['mbpp', 'mbpp']",
+        ),
+        (
+            "evaluate: {num_samples: 5}",
+            "evaluate.num_samples must be 1 at evaluate.temperature = 0, where all answers to a "
+            "task are the same, got 5",
+        ),
+        ("evaluate: {benchmark: [mbpp]}", "evaluate.benchmark is not a known key; did you mean"),
         ("name: ../up", "name must be letters, digits, '.', '-' and '_', beginning with"),
         ("pack: {capacity: 512}", "data.max_tokens = 1024 must fit pack.capacity = 512"),
         ("- 1", "a recipe is `key: value` lines, got [1]"),

@@ -107,7 +107,7 @@ def test_large_answers_come_as_digests(sandbox: Sandbox) -> None:
         [0, 1, 2],
         sha256(b"list" + "".join(numbers).encode()),
         sha256(b'"' + b"x" * 30_000 + b'"'),
-        sha256(b"1" + b"0" * 30_000),
+        sha256(b"0x1" + b"0" * 30_000),
         sha256(b"list" + b"".join(chunks)),
     )
     assert found[5] == [i / 2 for i in range(30_000)]  # halves may need a tolerance
@@ -126,3 +126,19 @@ def test_large_answers_come_as_digests(sandbox: Sandbox) -> None:
         tests = FunctionTests("f", (Call((30_000,)),), (found[1],), PYTHON)
         verdict = check(sandbox, Program("python", f"def f(n): return {body}"), tests)
         assert verdict.status == status, body
+
+
+def test_digests_are_equal_where_values_are(sandbox: Sandbox) -> None:
+    """2**63 is 8000000000000000 in base 16; complex numbers are left out, see `digest.py`."""
+    values = [value for value in VALUES if not isinstance(value, complex)]
+    values += [2**63, 8 * 10**15, -(2**63), -8 * 10**15, "8", '"', "\ud800", [[]], {"": {}}]
+    calls = [Call((i,)) for i in range(len(values))]
+    # 5,000 items before each: the value is in a piece of its own.
+    program = Program("python", f"def f(i): return [1] * 5000 + [{values!r}[i]]")
+    found = call_outputs(sandbox, program, "f", calls, rule=PYTHON, digest_above=100).values
+    digests = [each for each in found if type(each) is Digest]
+    kept = [value for value, each in zip(values, found, strict=True) if type(each) is Digest]
+    assert [each for each in found if type(each) is not Digest] == [[1] * 5000 + [0.5]]
+    pairs = [(a, b) for a in range(len(kept)) for b in range(len(kept))]
+    wrong = [(a, b) for a, b in pairs if (digests[a] == digests[b]) is not (kept[a] == kept[b])]
+    assert [(kept[a], kept[b]) for a, b in wrong] == []

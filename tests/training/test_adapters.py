@@ -107,16 +107,20 @@ def test_what_cannot_be_adapted_is_named(
         with pytest.raises(InputError, match=words):
             with_adapter(model, TrainConfig(**{"method": "lora", **options}))
 
-    refused("lora_targets = nothing: .*not found", lora_targets="nothing")
+    refused("lora_targets names nothing, which is no layer", lora_targets="nothing")
+    refused("lora_targets names qproj, which is no layer", lora_targets="v_proj, qproj")
+    refused("lora_targets names all-linear, which", lora_targets=("q_proj", "all-linear"))
+    refused("lora_targets = input_layernorm: .*not supported", lora_targets="input_layernorm")
+    refused("must leave out lm_head: the loss is", lora_targets="q_proj,lm_head")
     refused("must leave out lm_head", lora_targets=("q_proj", "lm_head"))
     refused('load the model with quantization="nf4"', method="qlora")
     inside = with_adapter(model, LORA)
     assert inside is not model
     refused("holds an adapter already")
-    with pytest.raises(InputError, match="quantization must be nf4 or None, got 'int8'"):
+    with pytest.raises(InputError, match=r"^quantization must be nf4 or None, got 'int8'"):
         tiny(tiny_model_folder, quantization="int8")
     monkeypatch.setattr(loading_module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="needs bitsandbytes: pip install bitsandbytes"):
+    with pytest.raises(InputError, match=r"^quantization = nf4 needs bitsandbytes: pip install"):
         tiny(tiny_model_folder, quantization="nf4")
 
 

@@ -83,6 +83,8 @@ def test_file_over_preset_and_flags_over_both(tmp_path: Path) -> None:
         ),
         ("presett: codeact", r"train.yaml: presett is not a known key; did you mean preset\?"),
         ("preset: papers", "train.yaml: preset must be one of codeact, .*got 'papers'"),
+        ("preset: [codeact]", r"preset must be one of codeact, .*got \['codeact'\]"),
+        (f"epochs: 1{'0' * 400}", "epochs must be a number above 0, got 10000"),
         ("epochs: '2'", "train.yaml: epochs must be a number above 0, got '2'"),
         ("learning_rate: .nan", "learning_rate must be a number above 0, got nan"),
         ("seed: -1", "seed must be a whole number, between 0 and 4294967295, got -1"),

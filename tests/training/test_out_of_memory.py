@@ -39,11 +39,14 @@ def test_what_the_cpu_allocator_raises_is_known() -> None:
         (CUDA, True),
         (MemoryError(), True),
         (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
         (RuntimeError("shape mismatch"), False),
         (ValueError("DefaultCPUAllocator: can't allocate memory"), False),
         (KeyboardInterrupt(), False),
     ],
-    ids=["cuda", "python", "cpu", "other", "value", "interrupt"],
+    ids=["cuda", "python", "cpu", "driver", "triton", "cublas", "other", "value", "interrupt"],
 )
 def test_which_errors_they_are(error: BaseException, expected: bool) -> None:
     assert is_out_of_memory(error) is expected

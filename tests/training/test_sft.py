@@ -103,6 +103,22 @@ def test_diverged_loss_is_one_line(
         fine_tune(loaded.model, examples, plan_bins(examples.seqlens, 400), config, folder=tmp_path)
 
 
+@pytest.mark.parametrize(("warmup_steps", "warned"), [(2, True), (1, False)])
+def test_nothing_but_warm_up_is_said(
+    loaded: LoadedModel,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    warmup_steps: int,
+    warned: bool,
+) -> None:
+    examples = tokenised(loaded, make_rows(2))
+    config = TrainConfig(max_steps=2, warmup_steps=warmup_steps)
+    with caplog.at_level(logging.WARNING, logger="codeact"):
+        fine_tune(loaded.model, examples, plan_bins(examples.seqlens, 400), config, folder=tmp_path)
+    words = "all 2 optimizer steps are warm-up (2 steps): the learning rate never reaches 5e-05"
+    assert (words in caplog.text) is warned
+
+
 def test_nothing_to_learn_is_refused(loaded: LoadedModel, tmp_path: Path) -> None:
     examples = tokenised(loaded, [{"instruction": "a", "output": ""}])
     with pytest.raises(InputError, match="at least one response token"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 AnswerKind = Literal["whole", "empty", "truncated"]
 
 _CHECK_EVERY = 8  # tokens: decoding after each of them would cost a third of a step of many rows
-_COMMENT_OR_SPACE = re.compile(r"\A(?:\s|#[^\n]*)*\Z")
 
 
 def solution_of(response: str, problem: Problem, style: PromptStyle) -> str:
@@ -67,7 +65,8 @@ def cut_at(text: str, stops: Sequence[str]) -> str:
 
 def has_code(text: str) -> bool:
     """Whether something stands there besides space and comments."""
-    return _COMMENT_OR_SPACE.match(text) is None
+    lines = map(str.strip, text.split("\n"))
+    return any(line and not line.startswith("#") for line in lines)
 
 
 def kind_of(sample: Sample) -> AnswerKind:

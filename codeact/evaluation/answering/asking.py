@@ -150,6 +150,8 @@ def answered(
     ]
     file = SampleFile(folder.samples, names)
     try:
+        if not file.samples:  # verdicts on answers that are gone say nothing of new ones
+            folder.drop_verdicts()
         missing = [name for name in names if name not in file.samples]
         if missing:
             _ask(model, file, problems, missing, len(names), on_progress)

@@ -81,7 +81,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # an int of too many digits is a ValueError
             raise InputError(f"{path} line {number} is no JSON") from None
         if not isinstance(row, dict):
             raise InputError(f"{path} line {number} must be a JSON object, got {line[:40]!r}")
@@ -120,11 +120,13 @@ def given_samples(
     for number, row in enumerate(rows, start=1):
         where = f"{path} row {number}"
         task_id = row.get("task_id")
-        if task_id not in known_ids:
-            raise InputError(f"{where}: task_id must be a task of the benchmarks, got {task_id!r}")
+        if not isinstance(task_id, str) or task_id not in known_ids:
+            raise InputError(
+                f"{where}: task_id must be a task of the benchmarks, got {task_id!r:.60}"
+            )
         if task_id in wanted:
-            earlier = found.setdefault(str(task_id), [])
-            earlier.append(_sample(row, wanted[str(task_id)], len(earlier), where))
+            earlier = found.setdefault(task_id, [])
+            earlier.append(_sample(row, wanted[task_id], len(earlier), where))
     counts = Counter(map(len, found.values()))
     usual = min(counts, key=lambda count: (-counts[count], count), default=1)
     if num_samples is not None and num_samples < usual:

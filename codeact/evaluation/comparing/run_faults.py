@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 from codeact.errors import InputError
 from codeact.evaluation.comparing.runs import NOT_RUN, Run
@@ -13,10 +12,33 @@ _SHOWN = 3  # task ids that a note names
 
 
 def has_metric(run: Run, benchmark: str, metric: Metric) -> bool:
-    """Whether the answers met these tests; EvalPlus leaves the plus tests out with --base-only."""
-    rows = chain.from_iterable(results.rows for results in run.seeds)
-    return metric == "base" or not any(
-        row.benchmark == benchmark and row.plus_status == NOT_RUN for row in rows
+    """Whether answers met these tests; EvalPlus leaves the plus tests out with --base-only.
+
+    True of the plus tests if any answer met them in each seed: where only some did, the others
+    count as failed, and :func:`fault_notes` says so.
+    """
+    return metric == "base" or all(_met_plus(results, benchmark) for results in run.seeds)
+
+
+def _met_plus(results: Results, benchmark: str) -> bool:
+    tested = [
+        row.plus_status
+        for row in results.rows
+        if row.benchmark == benchmark and row.base_status not in FAULTS
+    ]
+    return not tested or any(status != NOT_RUN for status in tested)
+
+
+def _without_plus(results: Results, benchmark: str) -> list[str]:
+    """Tasks with an answer that the plus tests left out, where they did not leave out all."""
+    if not _met_plus(results, benchmark):
+        return []
+    return list(
+        dict.fromkeys(
+            row.task_id
+            for row in results.rows
+            if row.benchmark == benchmark and row.base and row.plus_status == NOT_RUN
+        )
     )
 
 
@@ -70,5 +92,6 @@ def _faults(results: Results, benchmark: str, every: Sequence[str]) -> list[tupl
     found["missing"] += [task_id for task_id in every if task_id not in verdicts]
     too_few = [task_id for task_id, answers in verdicts.items() if len(answers) < num_samples]
     return [(FAULTS[status], ids) for status, ids in found.items()] + [
-        ("fewer answers than to other tasks", too_few)
+        ("fewer answers than to other tasks", too_few),
+        ("an answer that the plus tests left out", _without_plus(results, benchmark)),
     ]

@@ -128,7 +128,10 @@ def compare_run_pair(
     for benchmark in wanted:
         notes += version_notes(a, b, benchmark, any_version=any_version)
         notes += fault_notes(((name_a, a), (name_b, b)), benchmark)
-        for metric in _common_metrics(a, b, benchmark, metrics):
+        common = _common_metrics(a, b, benchmark, metrics)
+        if metrics is None and "plus" not in common:
+            notes.append(f"the plus tests of {TITLES[benchmark]} were not run in both runs")
+        for metric in common:
             result = _compare(a, b, benchmark, metric, confidence, seed)
             found.append(BenchmarkComparison(benchmark, metric, result))
     if not found:

@@ -107,16 +107,18 @@ def _read_evalplus(file: Path) -> Results:
     tasks = content.get("eval") if isinstance(content, dict) else None
     if not isinstance(tasks, dict):
         raise InputError(f"{file} must be an eval_results.json of EvalPlus, with the key eval")
-    statuses = []
+    rows = []
     for task_id, answers in tasks.items():
         if not isinstance(answers, list):
             raise InputError(f"{file}: eval[{task_id!r}] must be a list, got {answers!r:.60}")
+        if not answers:
+            rows.append(failed_row(task_id, 0, "missing", "no answer in the file"))
         for sample, answer in enumerate(answers):
             place = f"{file}: eval[{task_id!r}][{sample}]"
             if not isinstance(answer, dict):
                 raise InputError(f"{place} must be an object, got {answer!r:.60}")
-            statuses.append(_Status.of({**answer, "task_id": task_id, "sample": sample}, place))
-    results = Results(unique_rows(status.row() for status in statuses))
+            rows.append(_Status.of({**answer, "task_id": task_id, "sample": sample}, place).row())
+    results = Results(unique_rows(rows))
     version = content.get("hash")
     versions = dict.fromkeys(results.benchmarks, version) if isinstance(version, str) else {}
     return replace(results, versions=versions)
@@ -179,20 +181,28 @@ def _text(raw: Mapping[str, Any], name: str, place: str) -> str:
 def _numbered(statuses: Sequence[_Status]) -> list[ResultRow]:
     """Rows numbered by their order within a task, where they carry no number.
 
-    With as many answers to a task as most tasks have, these are its answers. With more, some id
-    was given twice, and which is meant nobody knows: each number comes twice then, so that
-    :func:`unique_rows` counts all as failed.
+    With as many answers to a task as most tasks of its benchmark have, these are its answers. With
+    more, some id was given twice, and which is meant nobody knows: each number comes twice then,
+    so that :func:`unique_rows` counts all as failed.
     """
     by_task = Counter(status.task_id for status in statuses if status.sample is None)
-    frequency = Counter(by_task.values())
-    usual = max(frequency, key=lambda count: (frequency[count], count), default=1)
+    usual = {name: _most_common(by_task, name) for name in set(map(benchmark_of, by_task))}
     seen: Counter[str] = Counter()
     rows = []
     for status in statuses:
         number = seen[status.task_id]
         seen[status.task_id] += 1
-        if status.sample is None and by_task[status.task_id] > usual:
-            rows += [status.row(sample) for sample in range(usual)]
+        count = usual.get(benchmark_of(status.task_id), 0)
+        if status.sample is None and by_task[status.task_id] > count:
+            rows += [status.row(sample) for sample in range(count)]
         else:
             rows.append(status.row(number))
     return rows
+
+
+def _most_common(by_task: Mapping[str, int], benchmark: str) -> int:
+    """Answers that most tasks of a benchmark have, the larger number of two as common."""
+    frequency = Counter(
+        count for task_id, count in by_task.items() if benchmark_of(task_id) == benchmark
+    )
+    return max(frequency, key=lambda count: (frequency[count], count))

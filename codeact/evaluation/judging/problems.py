@@ -156,6 +156,8 @@ def _problem(
 ) -> Problem:
     try:
         read = read_plus_row(row, task_id, f"{path}: {task_id}")
+        if not read.num_base:  # then every answer would pass them
+            raise UnreadableTestError("base_input is empty")
         stored = stored_path(line)
         run = read_stored(stored, len(read.calls)) or run_reference(read, sandbox, stored)
     except UnreadableTestError as error:

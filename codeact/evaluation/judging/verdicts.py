@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 from codeact.errors import InputError
 from codeact.evaluation.judging.judge import Judged, judge_all
-from codeact.evaluation.results import ResultRow, failed_row, read_results, write_results
+from codeact.evaluation.results import FAULTS, ResultRow, failed_row, read_results, write_results
 from codeact.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ def _earlier(folder: EvaluationFolder, names: Collection[Name]) -> dict[Name, Re
             rows = ()
         for row in rows:
             name = (row.benchmark, row.task_id, row.sample)
-            if name in names:
+            # Two processes may have written a verdict each; read as an answer given twice, it is
+            # none of this one.
+            if name in names and row.base_status not in FAULTS:
                 found[name] = row
     return found
 

@@ -2,8 +2,9 @@
 
 An answer of a million values costs seconds to write and to read, and a benchmark has hundreds of
 them. A digest says as much: without knowing the right answer nobody finds its digest. The text is
-one for all values that are equal in Python (``True == 1 == 1.0``, ``{1} == frozenset({1})``),
-list and tuple apart. The driver gets this file in the header of the tests that need it.
+one for all values that are equal in Python (``True == 1 == 1.0``, ``{1} == frozenset({1})``), and
+for no others; only a complex number is never taken for a real one. The driver gets this file in the
+header of the tests that need it.
 """
 
 from itertools import chain
@@ -41,7 +42,7 @@ class EqualEncoder(Encoder):
         if kind is float and self.only_exact:
             raise InexactError
         if kind is int or kind is bool:
-            return str(int(value)) if -(2**63) < value < 2**63 else f"{value:x}"
+            return str(int(value)) if -(2**63) < value < 2**63 else f"{value:#x}"
         if kind is frozenset:
             value = set(value)
         return super().text(value)
