@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codeact.cli.options import Column, Data, Device, Dtype, Model
+from codeact.errors import InputError
 
 if TYPE_CHECKING:
     from codeact.training import TrainConfig
@@ -41,7 +42,7 @@ def train(
         int | None, typer.Option(metavar="N", help="Tokens a bin may hold: 2048.")
     ] = None,
     accumulation: Annotated[
-        int | None, typer.Option(metavar="N", help="Bins an optimizer step holds: 4.")
+        int | None, typer.Option(metavar="N", help="Bins a rank adds up for an optimizer step: 4.")
     ] = None,
     max_steps: Annotated[
         int | None, typer.Option(metavar="N", help="Stop after so many steps.")
@@ -67,8 +68,9 @@ def train(
         bool, typer.Option("--dpo", help="DATA holds pairs, as codeact measure writes them.")
     ] = False,
     beta: Annotated[
-        float, typer.Option(metavar="X", help="How strongly --dpo holds on to the start.")
-    ] = 0.1,
+        float | None,
+        typer.Option(metavar="X", help="How strongly --dpo holds on to the start: 0.1."),
+    ] = None,
     forecast_only: Annotated[
         bool, typer.Option("--forecast-only", help="Predict time and memory, and stop.")
     ] = False,
@@ -93,6 +95,8 @@ def train(
         "accumulation": accumulation, "max_steps": max_steps, "save_steps": save_steps,
         "gradient_checkpointing": gradient_checkpointing, "seed": seed,
     }  # fmt: skip
+    if beta is not None and not dpo:
+        raise InputError("--beta is of --dpo, which is not given")
     _check(given, output, beta=beta, forecast_only=forecast_only)
     columns = checks.parse_columns(column)
     from codeact.cli.quiet import quiet_models
@@ -102,7 +106,7 @@ def train(
 
     job = TrainJob(
         data, model, output, _config(config, preset, given), columns=columns, device=device,
-        dtype=dtype, resume=resume, full_set=full_set, beta=beta if dpo else None,
+        dtype=dtype, resume=resume, full_set=full_set, beta=(beta or 0.1) if dpo else None,
         forecast_only=forecast_only,
     )  # fmt: skip
     summary = run_job(job)
@@ -110,13 +114,14 @@ def train(
         print(json.dumps(summary, indent=2))
 
 
-def _check(given: dict[str, Any], output: Path | None, *, beta: float, forecast_only: bool) -> None:
+def _check(
+    given: dict[str, Any], output: Path | None, *, beta: float | None, forecast_only: bool
+) -> None:
     """What can be refused before anything is loaded, by the names of the options."""
     from codeact.cli import checks
-    from codeact.errors import InputError
 
-    numbers = {name: given[name] for name in ("epochs", "learning_rate") if given[name] is not None}
-    checks.check_positive(**numbers, beta=beta)
+    numbers = {"epochs": given["epochs"], "learning_rate": given["learning_rate"], "beta": beta}
+    checks.check_positive(**{name: x for name, x in numbers.items() if x is not None})
     counts = ("capacity", "accumulation", "max_steps", "save_steps")
     checks.check_at_least(1, **{name: given[name] for name in counts})
     if given["seed"] is not None:

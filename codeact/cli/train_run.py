@@ -100,7 +100,11 @@ def run_job(job: TrainJob) -> dict[str, Any] | None:
 def _prepare(job: TrainJob, device: str) -> _Prepared:
     """Model, tokens and bins."""
     quantization: Literal["nf4"] | None = "nf4" if job.config.method == "qlora" else None
-    loaded = load_model(job.model, device=device, dtype=job.dtype, quantization=quantization)
+    if job.dtype == "float16":
+        raise InputError("--dtype float16 cannot be trained: its gradients underflow; take float32")
+    # Below float32 an update of a usual rate is rounded away: frozen weights alone may be smaller.
+    dtype = "float32" if job.dtype == "auto" and quantization is None else job.dtype
+    loaded = load_model(job.model, device=device, dtype=dtype, quantization=quantization)
     capacity, world_size = job.config.capacity, int(os.environ.get("WORLD_SIZE", "1"))
     tokens: TokenizedExamples | TokenizedPairs
     if job.beta is None:
@@ -167,9 +171,8 @@ def _train(job: TrainJob, prepared: _Prepared, folder: TrainFolder) -> TrainResu
         }
         model, tokens = prepared.loaded.model, prepared.tokens
         if isinstance(tokens, TokenizedPairs):
-            return fine_tune_dpo(
-                model, tokens, job.config, beta=job.beta or 0.1, plan=prepared.plan, **options
-            )
+            options |= {"beta": job.beta, "plan": prepared.plan}
+            return fine_tune_dpo(model, tokens, job.config, **options)
         return fine_tune(model, tokens, prepared.plan, job.config, **options)
 
 

@@ -27,7 +27,13 @@ from codeact.pipeline.selection_stages import (
     select_stage,
 )
 from codeact.pipeline.stage import Announcer, Stage, StageContext, StageResult
-from codeact.pipeline.training_stages import ARMS, evaluate_stage, pack_stage, train_arm
+from codeact.pipeline.training_stages import (
+    ARMS,
+    check_training,
+    evaluate_stage,
+    pack_stage,
+    train_arm,
+)
 from codeact.sandbox import SandboxUnavailable
 
 if TYPE_CHECKING:
@@ -123,6 +129,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, announcer: Announcer) -> Path
         SandboxUnavailable: the recipe names benchmarks, and programs cannot be run safely here.
     """
     check_method(recipe)
+    check_training(recipe)
     check_problems(recipe)
     run = RunFolder(folder)
     device = resolve_device(recipe.model.device)

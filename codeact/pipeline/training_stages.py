@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,11 @@ from codeact.pipeline.stage import StageContext, StageResult
 from codeact.pipeline.training_cost import training_summary
 from codeact.progress import OnProgress
 from codeact.training import TrainConfig, fine_tune, resolve_accumulation
+from codeact.training.adapters import check_method_installed
 from codeact.training.cost.forecast import forecast
+
+if TYPE_CHECKING:
+    from codeact.pipeline.recipe import Recipe
 
 ARMS = ("selected", "random")
 
@@ -28,7 +32,7 @@ ARMS = ("selected", "random")
 def pack_stage(context: StageContext) -> StageResult:
     """Bins of the full set and of both arms; writes ``packing.json``."""
     tokenized = _tokenized(context, "examples.jsonl")
-    section, config = context.recipe.pack, _train_config(context)
+    section, config = context.recipe.pack, train_config(context.recipe)
     arms: dict[str, Any] = {}
     for arm, rows in _arms(context, len(tokenized)).items():
         plan = _plan(context, tokenized.select(rows))
@@ -49,7 +53,7 @@ def train_arm(context: StageContext, arm: str) -> StageResult:
     """Fine-tune a fresh copy of the model on one arm; writes ``train/<arm>/``."""
     tokenized = _tokenized(context, "examples.jsonl")
     subset = tokenized.select(_arms(context, len(tokenized))[arm])
-    config = _train_config(context)
+    config = train_config(context.recipe)
     loaded = context.load_model(full_precision=True, quantization=_quantization(config))
     folder = context.folder / f"train/{arm}"
     shutil.rmtree(folder, ignore_errors=True)  # an earlier model may have had other files
@@ -108,7 +112,7 @@ def evaluate_stage(context: StageContext) -> StageResult:
 
 def load_arm(context: StageContext, arm: str, *, full_precision: bool) -> LoadedModel:
     """The model that an arm has trained, or with ``"base"`` the one that training begins with."""
-    config = _train_config(context)
+    config = train_config(context.recipe)
     options: dict[str, Any] = {"quantization": _quantization(config)}
     if arm != "base":
         kind = "path" if config.method == "full" else "adapter"
@@ -139,10 +143,24 @@ def _comparison(
     }
 
 
-def _train_config(context: StageContext) -> TrainConfig:
-    recipe = context.recipe
+def train_config(recipe: Recipe) -> TrainConfig:
+    """The training section with what stands elsewhere in a recipe.
+
+    Raises:
+        InputError: its values do not go together.
+    """
     values = recipe.train.model_dump()
     return TrainConfig(**values, capacity=recipe.pack.capacity, seed=recipe.seed)
+
+
+def check_training(recipe: Recipe) -> None:
+    """Refuse before hours of scoring what the training stage would refuse after them.
+
+    Raises:
+        InputError: values that do not go together, or a method whose package is not installed.
+    """
+    config = train_config(recipe)
+    check_method_installed(config.method)
 
 
 def _quantization(config: TrainConfig) -> Literal["nf4"] | None:

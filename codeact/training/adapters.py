@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +42,10 @@ def with_adapter(model: PreTrainedModel, config: TrainConfig) -> Any:
         )
     if config.method == "full":
         return model
-    try:
-        from peft import LoraConfig, get_peft_model
-        from peft.tuners.tuners_utils import BaseTunerLayer
-    except ImportError:
-        raise InputError(
-            f"method = {config.method} needs peft: pip install 'codeact[train]'"
-        ) from None
+    check_method_installed(config.method)
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise InputError("the model holds an adapter already: merge it first")
     targets: Any = config.target_names
@@ -75,6 +73,15 @@ def with_adapter(model: PreTrainedModel, config: TrainConfig) -> Any:
             raise InputError(
                 f"lora_targets = {', '.join(config.target_names)}: {reason}"
             ) from error
+
+
+def check_method_installed(method: str) -> None:
+    """Raise InputError, with the command that installs it, where a method's package is missing."""
+    needed = {"lora": ("peft",), "qlora": ("peft", "bitsandbytes")}.get(method, ())
+    extra = "train" if method == "lora" else "quantized"
+    for package in needed:
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"method = {method} needs {package}: pip install 'codeact[{extra}]'")
 
 
 def _refuse_unknown(model: PreTrainedModel, config: TrainConfig) -> None:

@@ -142,9 +142,11 @@ def test_pairs(codeact: Codeact, places: Any) -> None:
     [
         ("--preset codeac", r"preset must be one of codeact, code-less, efficoder, got 'codeac'"),
         ("--method lara", r"--method must be full or lora or qlora, got 'lara'"),
-        ("--config {out}/no.yaml", r"no\.yaml cannot be read"),
+        ("--config {out}/no.yaml", r"config .*no\.yaml cannot be read"),
         ("--save-steps 0", r"--save-steps must be at least 1, got 0"),
-        ("--beta 0", r"--beta must be above 0 and finite, got 0"),
+        ("--dpo --beta 0", r"--beta must be above 0 and finite, got 0"),
+        ("--beta 0.2", r"--beta is of --dpo"),
+        ("--dtype float16", r"--dtype float16 cannot be trained"),
         ("--dpo", r"rows\.jsonl:1: no field 'chosen'"),
     ],
 )

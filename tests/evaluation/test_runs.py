@@ -157,7 +157,7 @@ def test_several_tests_are_adjusted_by_holm(tmp_path: Path) -> None:
 
 
 def test_seeds_are_compared_as_runs(tmp_path: Path) -> None:
-    runs = [random_run(seed) for seed in range(5)]
+    runs = [random_run(seed) for seed in range(6)]
     for seed, run in enumerate(runs):
         ours(tmp_path / ("a" if seed < 3 else "b") / f"seed-{seed}" / "results.jsonl", run)
     report = compare_run_pair(read_run(tmp_path / "a"), read_run(tmp_path / "b"), metrics=["base"])
@@ -255,7 +255,16 @@ def test_answers_that_the_plus_tests_left_out_fail_them(tmp_path: Path) -> None:
         ("a.json", "9" * 5000, "a.json is no JSON"),
         ("a.jsonl", "", "the data set is empty"),
         ("a.jsonl", '{"task_id": 3}', "a.jsonl:1 must be an object with a task_id"),
-        ("a.jsonl", '{"task_id": "Mbpp/2"}', "a.jsonl:1: base_status must be a string, got None"),
+        (
+            "a.jsonl",
+            '{"task_id": "Mbpp/2"}',
+            "base_status must be one of pass, fail, timeout, got None",
+        ),
+        (
+            "a.jsonl",
+            '{"task_id": "Mbpp/2", "base_status": "PASS"}',
+            "pass, fail, timeout, got 'PASS'",
+        ),
         ("a.jsonl", '{"task_id": "Mbpp/2", "base": true}', "a.jsonl:1 lacks the field benchmark"),
         (
             "a.jsonl",

@@ -22,6 +22,7 @@ from codeact.evaluation.results import (
 
 RESULTS = "results.jsonl"  # in an evaluation folder
 SETTINGS = "evaluation.json"  # beside it
+_EVALPLUS_WORDS = ("pass", "fail", "timeout")
 NOT_RUN = "not run"  # status of a test set that was left out, as with EvalPlus's --base-only
 
 
@@ -173,9 +174,10 @@ class _Status:
 
 def _text(raw: Mapping[str, Any], name: str, place: str) -> str:
     value = raw.get(name)
-    if not isinstance(value, str):
-        raise InputError(f"{place}: {name} must be a string, got {value!r:.60}")
-    return value
+    if value not in _EVALPLUS_WORDS:
+        words = ", ".join(_EVALPLUS_WORDS)
+        raise InputError(f"{place}: {name} must be one of {words}, got {value!r:.60}")
+    return str(value)
 
 
 def _numbered(statuses: Sequence[_Status]) -> list[ResultRow]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import codeact
+from codeact.errors import InputError
 from codeact.models import load_model
 from codeact.pipeline.inputs import model_fingerprint, outside_inputs
 from codeact.pipeline.recipe import Recipe
@@ -45,6 +46,15 @@ def repeated(announced: Any) -> Any:
         return list(listener.begun)
 
     return run
+
+
+def test_settings_that_cannot_train_are_refused_before_anything(
+    tmp_path: Path, announced: Any
+) -> None:
+    recipe = Recipe.model_validate({"train": {"lora_targets": ","}})
+    with pytest.raises(InputError, match="lora_targets must name a layer"):
+        run_recipe(recipe, tmp_path / "run", announced())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("named_by", ["recipe", "environment"])
