@@ -14,8 +14,6 @@ from codeact.cli.options import Device, Dtype, Seed
 if TYPE_CHECKING:
     from codeact.evaluation.summary import BenchmarkSummary, Evaluation
 
-_TITLES = {"humaneval": "HumanEval", "mbpp": "MBPP"}
-
 
 def evaluate(
     model: Annotated[
@@ -133,11 +131,13 @@ def evaluation_words(found: Evaluation) -> list[str]:
 
 def _rows(each: BenchmarkSummary) -> list[str]:
     """pass@1 of both test sets, and pass@k where there are more samples."""
+    from codeact.evaluation.results import TITLES
+
     lines = []
     columns = (("", each.base, each.evalplus_base), ("+", each.plus, each.evalplus_plus))
     for mark, values, evalplus in columns:
         for value in values:
-            title = _TITLES[each.benchmark] + mark + ("" if value.k == 1 else f" pass@{value.k}")
+            title = TITLES[each.benchmark] + mark + ("" if value.k == 1 else f" pass@{value.k}")
             low, high = (f"{100 * edge:.1f}" for edge in value.interval)
             other = f"{100 * evalplus:.1f}" if evalplus is not None and value.k == 1 else "-"
             lines.append(
@@ -148,6 +148,8 @@ def _rows(each: BenchmarkSummary) -> list[str]:
 
 def _answers(each: BenchmarkSummary) -> str:
     """How many answers, and how many of them are no program or were cut."""
+    from codeact.evaluation.results import TITLES
+
     kinds = each.kinds
     total = sum(kinds[name] for name in ("whole", "empty", "truncated"))
     words = [f"{kinds[name]} {name}" for name in ("empty", "unparsable") if kinds[name]]
@@ -155,7 +157,7 @@ def _answers(each: BenchmarkSummary) -> str:
         passed = kinds["truncated_passed"]
         words.append(f"{kinds['truncated']} cut at their length, of which {passed} pass")
     odd = ", ".join(words) or "all of them whole"
-    return f"{_TITLES[each.benchmark]}: {total} answers to {each.num_tasks} tasks, {odd}"
+    return f"{TITLES[each.benchmark]}: {total} answers to {each.num_tasks} tasks, {odd}"
 
 
 def _style(found: Evaluation) -> str:

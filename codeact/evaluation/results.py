@@ -13,6 +13,7 @@ from codeact.files import read_jsonl, write_jsonl
 Metric = Literal["base", "plus"]
 METRICS: tuple[Metric, ...] = ("base", "plus")
 BENCHMARKS = {"humaneval": "HumanEval/", "mbpp": "Mbpp/"}  # name -> start of its task ids
+TITLES = {"humaneval": "HumanEval", "mbpp": "MBPP"}
 # Status of answers that no test ever saw, each counted as failed.
 FAULTS = {
     "missing": "no answer",

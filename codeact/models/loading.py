@@ -239,7 +239,8 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    source = _checked_source(name_or_path, needs_config=False)  # as an adapter's folder has none
+    is_adapter = (Path(name_or_path).expanduser() / "adapter_config.json").is_file()
+    source = _checked_source(name_or_path, needs_config=not is_adapter)
     folder = Path(source)
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
     if folder.is_dir() and not any((folder / name).is_file() for name in names):

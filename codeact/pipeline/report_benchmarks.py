@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from codeact.evaluation.comparing.run_report import TITLES
+from codeact.evaluation.results import TITLES
 from codeact.pipeline.report_facts import RunFacts
 from codeact.pipeline.report_parts import Section, Table
 from codeact.pipeline.report_words import (

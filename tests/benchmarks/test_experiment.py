@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -458,6 +459,6 @@ def test_the_command_writes_table_and_result(data, tiny_model_folder, tmp_path, 
     result = json.loads((tmp_path / "result.json").read_text())
     assert {arm["method"] for arm in result["arms"]} == {"base", "random", "full"}
     assert [test["reference"] for test in result["tests"]] == ["full"]
-    assert (tmp_path / "figure.png").is_file()
+    assert (tmp_path / "figure.png").is_file() == (find_spec("matplotlib") is not None)
     with pytest.raises(SystemExit, match="take another folder"):
         main([*arguments, "--epochs", "2"])

@@ -18,9 +18,7 @@ from codeact.evaluation.comparing.paired import compare
 from codeact.evaluation.comparing.run_faults import fault_notes, has_metric, version_notes
 from codeact.evaluation.comparing.runs import Run
 from codeact.evaluation.comparing.seeds import RunsComparison, compare_runs, seeds_warning
-from codeact.evaluation.results import BENCHMARKS, METRICS, Metric, Results
-
-TITLES = {"humaneval": "HumanEval", "mbpp": "MBPP"}
+from codeact.evaluation.results import BENCHMARKS, METRICS, TITLES, Metric, Results
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,9 @@ def test_a_damaged_file_repeats_its_model_alone(
     answers[:] = ["base"]
     listener = announced()
     run_recipe(asked, copied, listener)
-    assert (listener.begun, answers) == (["benchmarks", "report"], ["base", "random"])
+    # The report too, if the times that an evaluation notes are others.
+    assert (listener.begun[0], answers) == ("benchmarks", ["base", "random"])
+    assert not {*listener.begun} - {"benchmarks", "report"}
     assert [row["task_id"] for row in read_jsonl(damaged)] == expected
 
 
