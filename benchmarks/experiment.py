@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 from dataclasses import asdict, replace
@@ -121,9 +122,20 @@ def keep(work: Path, size: str, settings: Settings) -> None:
     if os.environ.get(NO_RECORD) or settings != written_down:
         return
     stem = RESULTS / f"experiment-{size}-{device_slug()}"
-    for name in ("result.json", "table.md", "figure.png", "figure.svg"):
+    for name in ("table.md", "figure.png", "figure.svg"):
         if (work / name).is_file():
             shutil.copy(work / name, f"{stem}{Path(name).suffix}")
+    result = json.loads((work / "result.json").read_text())
+    Path(f"{stem}.json").write_text(json.dumps(without_folders(result), indent=1) + "\n")
+
+
+def without_folders(result: dict[str, Any]) -> dict[str, Any]:
+    """The result with the names of model and files instead of where they lie on this machine."""
+    settings = dict(result["settings"])
+    settings["model"] = Path(settings["model"]).name
+    for key in ("data", "validation"):
+        settings[key] = [Path(name).name for name in settings[key]]
+    return {**result, "settings": settings}
 
 
 def main(arguments: list[str] | None = None) -> None:

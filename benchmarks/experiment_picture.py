@@ -79,7 +79,7 @@ def headline(result: Mapping[str, Any]) -> str:
     if not tests:
         return "Held-out loss by method"
     if not better and not worse:
-        return f"None of {len(tests)} selections differs from random rows of its budget"
+        return f"None of {len(tests)} selections differs significantly from random rows"
     return f"Of {len(tests)} selections {better} beat random rows of their budget, {worse} lose"
 
 

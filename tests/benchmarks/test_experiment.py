@@ -325,6 +325,8 @@ def test_only_a_grid_that_is_written_down_is_kept(settings, tmp_path, monkeypatc
     monkeypatch.setattr("experiment.demo_model", lambda: tmp_path / "demo")
     (tmp_path / "results").mkdir()
     (tmp_path / "table.md").write_text("| a table |\n")
+    placed = {"model": "/home/me/demo", "data": ["/home/me/rows.jsonl"], "validation": []}
+    (tmp_path / "result.json").write_text(json.dumps({"settings": placed}))
     keep(tmp_path, "small", settings)
     assert not list((tmp_path / "results").iterdir())
     written_down = settings_of(parse([str(tmp_path), "--small"]))
@@ -335,9 +337,11 @@ def test_only_a_grid_that_is_written_down_is_kept(settings, tmp_path, monkeypatc
         keep(tmp_path, "small", replace(written_down, **other))
     assert not list((tmp_path / "results").iterdir())
     keep(tmp_path, "small", written_down)
-    (kept,) = (tmp_path / "results").iterdir()
-    assert kept.name.startswith("experiment-small-")
-    assert kept.read_text() == "| a table |\n"
+    result, table = sorted((tmp_path / "results").iterdir())
+    assert table.name.startswith("experiment-small-")
+    assert table.read_text() == "| a table |\n"
+    named = {"model": "demo", "data": ["rows.jsonl"], "validation": []}
+    assert json.loads(result.read_text()) == {"settings": named}
 
 
 def test_the_command_writes_table_and_result(data, tiny_model_folder, tmp_path, capsys) -> None:

@@ -164,6 +164,10 @@ def test_seeds_are_compared_as_runs(tmp_path: Path) -> None:
     rates = np.array([[run[f"Mbpp/{task}"][0] for task in range(40)] for run in runs])
     assert report.comparisons[0].comparison == compare_runs(rates[:3], rates[3:])
     assert report.notes == ()
+    ours(tmp_path / "two/seed-0/results.jsonl", runs[0])
+    ours(tmp_path / "two/seed-1/results.jsonl", runs[1])
+    (few,) = compare_run_pair(read_run(tmp_path / "two"), read_run(tmp_path / "b")).notes
+    assert few.startswith("two runs of a side hardly tell the spread")
     row = report.to_json()["comparisons"][0]
     assert row["spread_a"] == pytest.approx(rates[:3].mean(axis=1).std(ddof=1))
 

@@ -122,14 +122,11 @@ def test_equal_runs_say_nothing_of_small_differences() -> None:
         ((1, 1), "one run each: the spread between trainings is not in this test"),
         ((3, 1), "one run of random: the spread between its trainings is not in this test"),
         ((1, 2), "one run of cdas: the spread between its trainings is not in this test"),
-        ((2, 3), "two runs of a side hardly tell the spread between trainings: "),
-        ((3, 3), ""),
+        ((2, 2), ""),
     ],
 )
 def test_warning(num_runs: tuple[int, int], words: str) -> None:
-    found = seeds_warning(*num_runs, "cdas", "random")
-    assert found.startswith(words)
-    assert bool(found) == bool(words)
+    assert seeds_warning(*num_runs, "cdas", "random") == words
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A real model: packed steps have the loss and the gradients of its rows one by one."""
+"""A real model: a packed step has the loss and the gradients of its rows one by one."""
 
 from __future__ import annotations
 
@@ -19,25 +19,35 @@ from codeact.training.adapters import with_adapter
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.skipif(not os.environ.get("CODEACT_FULL"), reason="a minute: with CODEACT_FULL=1")
+@pytest.mark.skipif(not os.environ.get("CODEACT_FULL"), reason="minutes: with CODEACT_FULL=1")
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_packed_is_unpacked(smollm2: Path, method: str) -> None:
+    """Against float64: transformers' own loss in float32 is 8e-6 off there, its gradients 2e-4."""
     tokens = tokenize_examples(harvest_functions(limit=6), load_tokenizer(smollm2), max_length=256)
     tokens = tokens.select(tokens.num_response_tokens.nonzero()[0])
+    truth = trainable(smollm2, method, "sdpa").double()
+    exact = unpacked_loss(truth, tokens)
+    exact.backward()
+    expected = gradients(truth)
     plain = trainable(smollm2, method, "sdpa")
-    loss = unpacked_loss(plain, tokens)
-    loss.backward()
+    unpacked = unpacked_loss(plain, tokens)
+    unpacked.backward()
     ours = trainable(smollm2, method, "codeact")
     packed = packed_step(ours, tokens)
-    assert packed == pytest.approx(loss.item(), rel=1e-5)
-    expected = gradients(plain)
-    found = gradients(ours)
+    errors = {
+        "packed": (abs(packed / exact.item() - 1), distance(gradients(ours), expected)),
+        "unpacked": (abs(unpacked.item() / exact.item() - 1), distance(gradients(plain), expected)),
+    }
+    print(method, errors)
+    assert max(errors["packed"]) < 1e-5
+    assert errors["packed"] <= errors["unpacked"]
+
+
+def distance(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Norm of the difference over that of what is expected, all tensors as one vector."""
     assert found.keys() == expected.keys()
-    error = sum(((found[name] - expected[name]) ** 2).sum() for name in found)
-    size = sum((gradient**2).sum() for gradient in expected.values())
-    relative = float((error / size).sqrt())
-    print(f"{method}: loss {abs(packed / loss.item() - 1):.1e}, gradients {relative:.1e} relative")
-    assert relative < 1e-5
+    error = sum(float(((found[name] - expected[name]) ** 2).sum()) for name in found)
+    return float((error / sum(float((value**2).sum()) for value in expected.values())) ** 0.5)
 
 
 def trainable(folder: Path, method: str, attention: str) -> Any:
