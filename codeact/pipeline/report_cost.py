@@ -14,15 +14,18 @@ def cost_table(facts: RunFacts) -> list[Table]:
     lines, sources, batch_sizes = [], [], []
     for arm, run in facts.summaries.items():
         before, after = run.get("forecast"), run.get("spending")
-        if before is None or after is None:
+        if after is None:
             continue
+        expected = ("—", "—")  # of a short run
+        if before is not None:
+            expected = (duration(before["seconds"]), memory(before["peak_mib"]))
         sources.append(after["peak_source"])
         batch_sizes.append(after["batch_size"])
         lines.append(
             [
                 facts.arm_names[arm],
-                f"{duration(before['seconds'])}, {duration(after['seconds'])}",
-                f"{memory(before['peak_mib'])}, {memory(after['peak_mib'])}",
+                f"{expected[0]}, {duration(after['seconds'])}",
+                f"{expected[1]}, {memory(after['peak_mib'])}",
                 percent(after["mfu"]),
                 *(_saved(after[f"saved_{name}"]) for name in ("by_packing", "by_selection")),
                 _saved(after["saved_in_all"]),

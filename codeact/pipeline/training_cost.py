@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike
 
 from codeact.packing import BinPlan, ModelCost
-from codeact.training import TrainConfig, TrainResult
+from codeact.training import TrainConfig, TrainResult, resolve_accumulation
 from codeact.training.cost.dry_run import computes_in
 from codeact.training.cost.forecast import Forecast
 from codeact.training.cost.peak_flops import peak_flops
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def training_summary(
     result: TrainResult,
-    predicted: Forecast,
+    predicted: Forecast | None,
     model: PreTrainedModel,
     plan: BinPlan,
     config: TrainConfig,
@@ -32,7 +32,7 @@ def training_summary(
 
     Args:
         result: Of the training.
-        predicted: Before it.
+        predicted: Before it; None for a run so short that nothing was predicted.
         model: That was trained.
         plan: Whose bins it was trained on.
         config: Of the training.
@@ -45,7 +45,7 @@ def training_summary(
         plan,
         ModelCost.from_config(model.config),
         peak=peak_flops(model.device, computes_in(config, model)),
-        accumulation=predicted.accumulation,
+        accumulation=resolve_accumulation(config, plan),
         frozen_weights=config.method != "full",
         head_flops=2.0 * text.hidden_size * text.vocab_size,
         batch_size=batch_size,
@@ -57,6 +57,6 @@ def training_summary(
         "tokens_per_second": result.tokens_per_second,
         "num_steps": len(result.steps),
         "peak_mib": result.peak_mib,
-        "forecast": asdict(predicted),
+        "forecast": None if predicted is None else asdict(predicted),
         "spending": asdict(spent),
     }

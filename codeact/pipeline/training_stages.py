@@ -19,7 +19,7 @@ from codeact.packing import BinPlan, plan_bins
 from codeact.pipeline.stage import StageContext, StageResult
 from codeact.pipeline.training_cost import training_summary
 from codeact.progress import OnProgress
-from codeact.training import TrainConfig, fine_tune, resolve_accumulation
+from codeact.training import TrainConfig, fine_tune, num_optimizer_steps, resolve_accumulation
 from codeact.training.adapters import check_method_installed
 from codeact.training.cost.forecast import forecast
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from codeact.pipeline.recipe import Recipe
 
 ARMS = ("selected", "random")
+# Bins of a run: a forecast passes over up to five, which is much of what a short run takes.
+_WORTH_A_FORECAST = 50
 
 
 def pack_stage(context: StageContext) -> StageResult:
@@ -58,7 +60,10 @@ def train_arm(context: StageContext, arm: str) -> StageResult:
     folder = context.folder / f"train/{arm}"
     shutil.rmtree(folder, ignore_errors=True)  # an earlier model may have had other files
     plan = _plan(context, subset)
-    predicted = forecast(loaded.model, subset, plan, config)
+    num_passes = num_optimizer_steps(config, plan) * resolve_accumulation(config, plan)
+    predicted = None
+    if num_passes >= _WORTH_A_FORECAST:
+        predicted = forecast(loaded.model, subset, plan, config)
     result = fine_tune(
         loaded.model,
         subset,

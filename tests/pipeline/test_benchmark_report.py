@@ -124,3 +124,5 @@ def test_cost_is_predicted_and_spent(make_run: MakeRun) -> None:
     page = text_of(write_report(run))
     assert "CDAS 11 s, 12 s 512 MiB, 2.3 GiB 31 % 60 % (30 s) −25 % (−3.0 s) 90 %" in page
     assert "Utilisation is of the speed of a bare matrix product." in page
+    write_json(path, {**read_json(path), "forecast": None})  # a short run has none
+    assert "CDAS —, 12 s —, 2.3 GiB 31 % 60 % (30 s)" in text_of(write_report(run))

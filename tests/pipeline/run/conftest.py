@@ -82,6 +82,14 @@ def _small() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True, scope="package")
+def _every_run_is_forecast() -> Iterator[None]:
+    """As only long ones are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("codeact.pipeline.training_stages._WORTH_A_FORECAST", 1)
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Finished:
     """A run from beginning to end; tests that write work in a copy."""

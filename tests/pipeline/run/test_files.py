@@ -143,6 +143,7 @@ def test_training_went_over_the_arm_once(finished: Any, arm: str) -> None:
     assert sum(step["num_tokens"] for step in log) == packing["num_tokens"]
     assert (summary["num_examples"], summary["num_steps"]) == (NUM_EXAMPLES // 2, len(log))
     assert summary["num_tokens"] == packing["num_tokens"]
+    assert summary["forecast"]["num_steps"] == len(log)
     assert log[-1]["loss"] < log[0]["loss"]
     base, trained = (
         load_model(path, device="cpu").model.state_dict()
