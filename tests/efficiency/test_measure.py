@@ -374,7 +374,7 @@ def test_in_the_sandbox(sandbox):
         Candidate("sum", "text", "print(sum(range(int(input()))))\n"),
     ]  # fmt: skip
     meter = Uncalibrated(sandbox)
-    found = measure(tasks, candidates, meter=meter, rounds=2, max_rounds=2, target_seconds=0.03)
+    found = measure(tasks, candidates, meter=meter, rounds=2, max_rounds=2, target_seconds=0.1)
     by_id = {record.candidate_id: record for record in found.records}
     assert by_id["wrong"].status == "wrong_answer"
     assert by_id["broken"].status == "syntax_error"
